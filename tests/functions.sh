@@ -110,6 +110,20 @@ requires_nbd_module ()
     requires "$PYTHON" -c 'import nbd'
 }
 
+# requires_guestfish
+#
+# Skip the test unless guestfish can start its virtual machine.  There may be
+# a /dev/kvm that is of no use; then, take emulation.
+
+requires_guestfish ()
+{
+    export LIBGUESTFS_BACKEND=direct
+    if ! timeout 120 guestfish -a /dev/null run </dev/null >/dev/null 2>&1; then
+        export LIBGUESTFS_BACKEND_SETTINGS=force_tcg
+        requires timeout 300 guestfish -a /dev/null run
+    fi
+}
+
 #----------------------------------------------------------------------
 # fail MSG...
 #
