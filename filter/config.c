@@ -1,0 +1,199 @@
+/* qcow2ext: parameters.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include <nbdkit-filter.h>
+
+#include "config.h"
+
+#define MIB (1024 * 1024)
+
+struct config config = {
+  .l2_cache_size = 32 * MIB,
+  .decoded_cache_size = 16 * MIB,
+};
+
+/* Parses a cache's size. */
+static int
+parse_size (const char *key, const char *value, size_t *size)
+{
+  const int64_t r = nbdkit_parse_size (value);
+
+  if (r == -1)
+    return -1;
+  if ((uint64_t) r > SIZE_MAX / 4) {
+    nbdkit_error ("%s: the size is out of range", key);
+    return -1;
+  }
+  *size = r;
+  return 1;
+}
+
+static int
+parse_bool (const char *value, bool *b)
+{
+  const int r = nbdkit_parse_bool (value);
+
+  if (r == -1)
+    return -1;
+  *b = r;
+  return 1;
+}
+
+static int
+set_string (const char *key, char **where, char *string)
+{
+  if (string == NULL)           /* nbdkit has said why */
+    return -1;
+  if (*where) {
+    nbdkit_error ("%s is given twice", key);
+    free (string);
+    return -1;
+  }
+  *where = string;
+  return 1;
+}
+
+static char *
+copy_string (const char *s)
+{
+  char *copy = strdup (s);
+
+  if (copy == NULL)
+    nbdkit_error ("strdup: %m");
+  return copy;
+}
+
+static int
+add_allow (const char *key, const char *value)
+{
+  struct stat st;
+  char **allow, *dir;
+
+  if (strcmp (value, "none") == 0) {
+    config.allow_none = true;
+    return 1;
+  }
+  dir = nbdkit_realpath (value);
+  if (dir == NULL)
+    return -1;
+  if (stat (dir, &st) == -1 || !S_ISDIR (st.st_mode)) {
+    nbdkit_error ("%s=%s: not a directory", key, value);
+    free (dir);
+    return -1;
+  }
+  allow = realloc (config.allow, (config.nr_allow + 1) * sizeof *allow);
+  if (allow == NULL) {
+    nbdkit_error ("realloc: %m");
+    free (dir);
+    return -1;
+  }
+  config.allow = allow;
+  config.allow[config.nr_allow++] = dir;
+  return 1;
+}
+
+static int
+set_backing_format (const char *key, const char *value)
+{
+  if (strcmp (value, "raw") != 0 && strcmp (value, "qcow2") != 0) {
+    nbdkit_error ("%s=%s: the format must be raw or qcow2", key, value);
+    return -1;
+  }
+  return set_string (key, &config.backing_format, copy_string (value));
+}
+
+/* The file= of the plugin: where the image is, if it is a local file.  The
+ * plugin itself may mean something else by it, so nothing here is an error.
+ */
+static int
+note_file (const char *value)
+{
+  if (config.image_path) {
+    config.several_files = true;
+    return 0;
+  }
+  config.image_path = realpath (value, NULL);
+  if (config.image_path == NULL)
+    config.image_path = nbdkit_absolute_path (value);
+  return config.image_path ? 0 : -1;
+}
+
+int
+config_parse (const char *key, const char *value)
+{
+  if (strcmp (key, "file") == 0)
+    return note_file (value);
+  if (strcmp (key, "dir") == 0) {
+    config.dir = true;
+    return 0;
+  }
+  if (strncmp (key, "qcow2ext-", 9) != 0)
+    return 0;
+
+  if (strcmp (key, "qcow2ext-data-file") == 0)
+    return set_string (key, &config.data_file, nbdkit_absolute_path (value));
+  if (strcmp (key, "qcow2ext-backing-file") == 0)
+    return set_string (key, &config.backing_file,
+                       strcmp (value, "none") == 0
+                       ? copy_string (value) : nbdkit_absolute_path (value));
+  if (strcmp (key, "qcow2ext-backing-format") == 0)
+    return set_backing_format (key, value);
+  if (strcmp (key, "qcow2ext-allow") == 0)
+    return add_allow (key, value);
+  if (strcmp (key, "qcow2ext-snapshot") == 0)
+    return set_string (key, &config.snapshot, copy_string (value));
+  if (strcmp (key, "qcow2ext-list-snapshots") == 0)
+    return parse_bool (value, &config.list_snapshots);
+  if (strcmp (key, "qcow2ext-l2-cache-size") == 0)
+    return parse_size (key, value, &config.l2_cache_size);
+  if (strcmp (key, "qcow2ext-decoded-cache-size") == 0)
+    return parse_size (key, value, &config.decoded_cache_size);
+
+  nbdkit_error ("unknown parameter '%s' (nbdkit --help --filter=qcow2ext "
+                "lists those that exist)", key);
+  return -1;
+}
+
+int
+config_check (void)
+{
+  if (config.dir) {
+    nbdkit_error ("dir= is not supported: serve one image with file=");
+    return -1;
+  }
+  if (config.allow_none && config.nr_allow) {
+    nbdkit_error ("qcow2ext-allow=none excludes other qcow2ext-allow=");
+    return -1;
+  }
+  if (config.snapshot && config.list_snapshots) {
+    nbdkit_error ("qcow2ext-snapshot= and qcow2ext-list-snapshots= exclude "
+                  "each other");
+    return -1;
+  }
+  if (config.several_files) {
+    free (config.image_path);
+    config.image_path = NULL;
+  }
+  return 0;
+}
+
+void
+config_free (void)
+{
+  free (config.image_path);
+  free (config.data_file);
+  free (config.backing_file);
+  free (config.backing_format);
+  for (size_t i = 0; i < config.nr_allow; i++)
+    free (config.allow[i]);
+  free (config.allow);
+  free (config.snapshot);
+}

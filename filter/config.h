@@ -1,0 +1,55 @@
+/* qcow2ext: parameters.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_CONFIG_H
+#define QCOW2EXT_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* What the command line said.  Constant after config_complete. */
+struct config {
+  char *image_path;             /* the plugin's file=, absolute; or NULL */
+  bool several_files;           /* file= came more than once: a plugin such
+                                   as split, whose disk is not one file */
+  bool dir;                     /* dir= was seen */
+
+  char *data_file;              /* absolute, or NULL */
+  char *backing_file;           /* absolute, "none", or NULL */
+  char *backing_format;         /* "raw", "qcow2", or NULL */
+  char **allow;                 /* resolved directories */
+  size_t nr_allow;
+  bool allow_none;
+  char *snapshot;               /* ID or name, or NULL */
+  bool list_snapshots;
+  size_t l2_cache_size;         /* bytes */
+  size_t decoded_cache_size;    /* bytes */
+};
+extern struct config config;
+
+/* Takes one key=value.  Returns 1 if it was for us and valid, 0 if it is for
+ * someone below (though we may have noted it), -1 (reported) if it is bad.
+ */
+int config_parse (const char *key, const char *value);
+
+/* Checks what only the whole command line tells.  0, or -1 (reported). */
+int config_check (void);
+void config_free (void);
+
+#define CONFIG_HELP                                                     \
+  "qcow2ext-data-file=<FILE>         External data file, whatever the\n" \
+  "                                  image says.\n"                     \
+  "qcow2ext-backing-file=<FILE>|none Backing file, whatever the image\n" \
+  "                                  says.\n"                           \
+  "qcow2ext-backing-format=raw|qcow2 Format of the backing file.\n"     \
+  "qcow2ext-allow=<DIR>|none         Where files that an image names may\n" \
+  "                                  be (repeatable; default: the image's\n" \
+  "                                  own directory).\n"                 \
+  "qcow2ext-snapshot=<ID>|<NAME>     Serve an internal snapshot.\n"     \
+  "qcow2ext-list-snapshots=<BOOL>    Make each snapshot an export.\n"   \
+  "qcow2ext-l2-cache-size=<SIZE>     Memory for L2 tables (default 32M).\n" \
+  "qcow2ext-decoded-cache-size=<SIZE> Memory for decompressed clusters\n" \
+  "                                  (default 16M)."
+
+#endif /* QCOW2EXT_CONFIG_H */

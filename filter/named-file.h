@@ -1,0 +1,38 @@
+/* qcow2ext: files that an image names.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_NAMED_FILE_H
+#define QCOW2EXT_NAMED_FILE_H
+
+#include "config.h"
+#include "image.h"
+#include "store-file.h"
+
+/* The files of one chain while it is being opened: who they are, and where
+ * names in the layer that is opened next are looked for.
+ */
+struct named_files {
+  char *layer_dir;              /* of the current layer; NULL: not local */
+  char *tree;                   /* the default tree; NULL: none */
+  struct file_id *seen;
+  size_t nr_seen;
+};
+
+/* Starts a chain whose top is the image at path (absolute, resolved), or an
+ * image that is no local file (NULL).  Returns 0 or -errno.
+ */
+int named_files_init (struct named_files *files, const char *path,
+                      const struct stat *st);
+void named_files_free (struct named_files *files);
+
+/* The engine's door to the files; opaque is the struct named_files.  Files
+ * are opened for reading only.  The policy is that of the named-file.c note.
+ */
+int named_open_data (void *opaque, unsigned depth, const struct store *of,
+                     const char *name, struct store **store);
+int named_open_backing (void *opaque, unsigned depth, const struct store *of,
+                        const char *name, const char *format,
+                        struct store **store, enum image_format *as);
+
+#endif /* QCOW2EXT_NAMED_FILE_H */

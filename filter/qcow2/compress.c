@@ -1,0 +1,334 @@
+/* qcow2ext: reading compressed clusters.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A decoded cluster is shared by all threads through a small cache, so that
+ * reading it in small pieces decodes it once:
+ *
+ *   absent --first reader--> LOADING --decoded--> READY --evicted--> absent
+ *                               |
+ *                               +--unsound--> FAILED --last user--> absent
+ *
+ * Invariants: an entry in the hash is LOADING or READY; while users > 0 it is
+ * not freed; data is written only by the one that made the entry, before
+ * READY.  One mutex guards everything here; it is held neither while reading
+ * nor while decoding nor while copying out.
+ *
+ * Contexts and buffers of decoders wait in a list for the next thread that
+ * wants one, so there are as many as threads that ever decoded at once.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "compress.h"
+#include "report.h"
+
+#define BUCKETS 1024
+
+enum decoded_state { LOADING, READY, FAILED };
+
+struct decoded {
+  const struct image *image;    /* with host: the key */
+  uint64_t host;
+  enum decoded_state state;
+  int error;                    /* of FAILED */
+  unsigned users;
+  bool hashed;
+  size_t size;
+  struct decoded *hash_next;
+  struct decoded *newer, *older; /* the list of use, while hashed */
+  uint8_t data[];
+};
+
+/* A decoder and room for what it reads. */
+struct workspace {
+  struct workspace *next;
+  struct decoder *decoder;
+  uint8_t *input;
+  size_t input_size;
+};
+
+struct decoded_cache {
+  pthread_mutex_t lock;
+  pthread_cond_t loaded;
+  size_t limit, bytes;
+  struct decoded *newest, *oldest;
+  struct workspace *idle;
+  struct decoded *bucket[BUCKETS];
+};
+
+struct decoded_cache *
+decoded_cache_new (size_t limit)
+{
+  struct decoded_cache *cache = calloc (1, sizeof *cache);
+
+  if (cache == NULL)
+    return NULL;
+  pthread_mutex_init (&cache->lock, NULL);
+  pthread_cond_init (&cache->loaded, NULL);
+  cache->limit = limit;
+  return cache;
+}
+
+static struct decoded **
+bucket_of (struct decoded_cache *cache, const struct image *image,
+           uint64_t host)
+{
+  uint64_t h = (host ^ (uintptr_t) image) * UINT64_C (0x9e3779b97f4a7c15);
+
+  return &cache->bucket[h >> 54];
+}
+static_assert (BUCKETS == 1 << (64 - 54), "bucket_of takes the top bits");
+
+static void
+unlink_use (struct decoded_cache *cache, struct decoded *d)
+{
+  *(d->newer ? &d->newer->older : &cache->newest) = d->older;
+  *(d->older ? &d->older->newer : &cache->oldest) = d->newer;
+}
+
+static void
+link_newest (struct decoded_cache *cache, struct decoded *d)
+{
+  d->newer = NULL;
+  d->older = cache->newest;
+  *(d->older ? &d->older->newer : &cache->oldest) = d;
+  cache->newest = d;
+}
+
+/* Takes the entry out of the hash; frees it if nobody uses it. */
+static void
+forget (struct decoded_cache *cache, struct decoded *d)
+{
+  struct decoded **p = bucket_of (cache, d->image, d->host);
+
+  while (*p != d)
+    p = &(*p)->hash_next;
+  *p = d->hash_next;
+  unlink_use (cache, d);
+  cache->bytes -= d->size;
+  d->hashed = false;
+  if (d->users == 0)
+    free (d);
+}
+
+static void
+put (struct decoded *d)
+{
+  if (--d->users == 0 && !d->hashed)
+    free (d);
+}
+
+void
+decoded_cache_drop (struct decoded_cache *cache, const struct image *image)
+{
+  struct decoded *d, *older;
+
+  LOCK_FOR_SCOPE (&cache->lock);
+  for (d = cache->newest; d; d = older) {
+    older = d->older;
+    if (d->image == image)
+      forget (cache, d);
+  }
+}
+
+void
+decoded_cache_free (struct decoded_cache *cache)
+{
+  struct workspace *w;
+
+  if (cache == NULL)
+    return;
+  while (cache->newest)
+    forget (cache, cache->newest);
+  while ((w = cache->idle) != NULL) {
+    cache->idle = w->next;
+    decoder_free (w->decoder);
+    free (w->input);
+    free (w);
+  }
+  pthread_cond_destroy (&cache->loaded);
+  pthread_mutex_destroy (&cache->lock);
+  free (cache);
+}
+
+static struct workspace *
+borrow_workspace (struct decoded_cache *cache, size_t input_size)
+{
+  struct workspace *w;
+
+  {
+    LOCK_FOR_SCOPE (&cache->lock);
+    w = cache->idle;
+    if (w)
+      cache->idle = w->next;
+  }
+  if (w == NULL) {
+    w = calloc (1, sizeof *w);
+    if (w == NULL)
+      return NULL;
+    w->decoder = decoder_new ();
+    if (w->decoder == NULL) {
+      free (w);
+      return NULL;
+    }
+  }
+  if (w->input_size < input_size) {
+    free (w->input);
+    w->input = malloc (input_size);
+    w->input_size = w->input ? input_size : 0;
+  }
+  return w;
+}
+
+static void
+return_workspace (struct decoded_cache *cache, struct workspace *w)
+{
+  LOCK_FOR_SCOPE (&cache->lock);
+  w->next = cache->idle;
+  cache->idle = w;
+}
+
+/* Reads and decodes the cluster of a run into out. */
+static int
+decode (struct image *image, const struct run *run, void *out)
+{
+  struct workspace *w =
+    borrow_workspace (image->decoded, run->compressed_size);
+  /* What the end of the file cuts off reads as zeros. */
+  int r = -ENOMEM;
+
+  if (w == NULL)
+    return r;
+  if (w->input)
+    r = store_pread (image->file, w->input, run->compressed_size, run->host);
+  if (r == 0) {
+    r = decoder_run (w->decoder, image->header.compression_type, w->input,
+                     run->compressed_size, out, image_cluster_size (image));
+    if (r == -EIO)
+      report_limited (&image->limit,
+                      "%s: the compressed cluster at offset 0x%" PRIx64
+                      " cannot be decoded: its data is damaged",
+                      image->file->name, run->host);
+  }
+  return_workspace (image->decoded, w);
+  return r;
+}
+
+/* Finds the decoded cluster of a run, or makes it.  On success the caller is
+ * a user of *result and puts it.
+ */
+static int
+get (struct image *image, const struct run *run, struct decoded **result)
+{
+  struct decoded_cache *cache = image->decoded;
+  const size_t size = image_cluster_size (image);
+  struct decoded **bucket = bucket_of (cache, image, run->host);
+  struct decoded *d, *fresh = NULL;
+  int r;
+
+  pthread_mutex_lock (&cache->lock);
+ again:
+  for (d = *bucket; d; d = d->hash_next)
+    if (d->host == run->host && d->image == image)
+      break;
+
+  if (d) {
+    free (fresh);
+    d->users++;
+    unlink_use (cache, d);
+    link_newest (cache, d);
+    while (d->state == LOADING)
+      pthread_cond_wait (&cache->loaded, &cache->lock);
+    r = d->state == FAILED ? d->error : 0;
+    if (r < 0)
+      put (d);
+    pthread_mutex_unlock (&cache->lock);
+    *result = d;
+    return r;
+  }
+
+  if (fresh == NULL) {
+    pthread_mutex_unlock (&cache->lock);
+    fresh = malloc (sizeof *fresh + size);
+    if (fresh == NULL)
+      return -ENOMEM;
+    pthread_mutex_lock (&cache->lock);
+    goto again;
+  }
+
+  d = fresh;
+  memset (d, 0, sizeof *d);
+  d->image = image;
+  d->host = run->host;
+  d->state = LOADING;
+  d->users = 1;
+  d->size = size;
+  d->hashed = true;
+  d->hash_next = *bucket;
+  *bucket = d;
+  link_newest (cache, d);
+  cache->bytes += size;
+  /* Entries in use stay in memory until their users are done, wherever the
+   * limit is: there are at most as many as threads.
+   */
+  while (cache->bytes > cache->limit && cache->oldest != d)
+    forget (cache, cache->oldest);
+  pthread_mutex_unlock (&cache->lock);
+
+  r = decode (image, run, d->data);
+
+  pthread_mutex_lock (&cache->lock);
+  d->state = r < 0 ? FAILED : READY;
+  d->error = r;
+  pthread_cond_broadcast (&cache->loaded);
+  if (d->hashed && (r < 0 || cache->bytes > cache->limit))
+    forget (cache, d);
+  if (r < 0)
+    put (d);
+  pthread_mutex_unlock (&cache->lock);
+  *result = d;
+  return r;
+}
+
+static void
+done (struct decoded_cache *cache, struct decoded *d)
+{
+  LOCK_FOR_SCOPE (&cache->lock);
+  put (d);
+}
+
+int
+compressed_read (struct image *image, uint64_t offset, const struct run *run,
+                 void *buf)
+{
+  const size_t size = image_cluster_size (image);
+  struct decoded *d;
+  int r;
+
+  /* Whoever takes a whole cluster will hardly come back for it. */
+  if (run->length == size)
+    return decode (image, run, buf);
+
+  r = get (image, run, &d);
+  if (r < 0)
+    return r;
+  memcpy (buf, d->data + (offset & (size - 1)), run->length);
+  done (image->decoded, d);
+  return 0;
+}
+
+void
+compressed_prefetch (struct image *image, const struct run *run)
+{
+  struct decoded *d;
+
+  if (image_cluster_size (image) <= image->decoded->limit
+      && get (image, run, &d) == 0)
+    done (image->decoded, d);
+}

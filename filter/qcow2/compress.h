@@ -1,0 +1,45 @@
+/* qcow2ext: compressed clusters.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2_COMPRESS_H
+#define QCOW2_COMPRESS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "mapping.h"
+
+/* A bounded cache of decoded clusters, with the decoders' contexts.  limit is
+ * in bytes; a cluster that is being decoded or copied is held beyond it.
+ */
+struct decoded_cache *decoded_cache_new (size_t limit);
+void decoded_cache_free (struct decoded_cache *cache);
+
+/* Forgets all clusters of an image. */
+void decoded_cache_drop (struct decoded_cache *cache,
+                         const struct image *image);
+
+/* Reads run->length bytes at guest offset, where run (RUN_COMPRESSED) has
+ * been looked up.  Several threads that want the same cluster decode it once.
+ * No lock is held while reading or decoding.  Returns 0 or -errno.
+ */
+int compressed_read (struct image *image, uint64_t offset,
+                     const struct run *run, void *buf);
+
+/* Decodes the cluster of the run into the cache, if it has room for it. */
+void compressed_prefetch (struct image *image, const struct run *run);
+
+/* Decodes size bytes of compressed data of the given type into exactly
+ * out_size bytes.  Returns 0, or -EIO where the data is not sound.
+ */
+struct decoder;
+struct decoder *decoder_new (void);
+void decoder_free (struct decoder *decoder);
+int decoder_run (struct decoder *decoder, unsigned compression_type,
+                 const void *data, size_t size, void *out, size_t out_size);
+
+/* Names what this build decodes with. */
+const char *decoder_features (void);
+
+#endif /* QCOW2_COMPRESS_H */

@@ -1,0 +1,376 @@
+/* qcow2ext: an open image and the layers under it.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Opening goes from the top of the chain down; whatever fails takes down all
+ * that was opened.  The caches belong to the top layer and are shared.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "compress.h"
+#include "image.h"
+#include "snapshot.h"
+#include "table-cache.h"
+
+/* How much of an L1 table is looked at in one go. */
+#define L1_CHUNK 65536
+
+static bool
+is_zero (const void *p, size_t n)
+{
+  const uint8_t *b = p;
+
+  return n == 0 || (b[0] == 0 && memcmp (b, b + 1, n - 1) == 0);
+}
+
+/* Reads an L1 table that has been found to be within the limits.  Pages of
+ * the table that hold nothing cost no memory: a huge, empty disk is cheap.
+ */
+static int
+read_l1 (struct image *image, uint64_t offset, uint32_t entries)
+{
+  const size_t bytes = entries * sizeof (be64);
+  CLEANUP_FREE uint8_t *chunk = malloc (L1_CHUNK);
+  int r;
+
+  if (offset > image->file_size || bytes > image->file_size - offset) {
+    report_error ("%s: the L1 table lies past the end of the file (is the "
+                  "image cut short?)", image->file->name);
+    return -EINVAL;
+  }
+
+  image->l1 = calloc (entries + 1, sizeof (be64));
+  image->l2 = calloc (entries + 1, sizeof *image->l2);
+  if (chunk == NULL || image->l1 == NULL || image->l2 == NULL)
+    return -ENOMEM;
+
+  for (size_t pos = 0; pos < bytes; pos += L1_CHUNK) {
+    const size_t n = bytes - pos < L1_CHUNK ? bytes - pos : L1_CHUNK;
+
+    r = store_pread (image->file, chunk, n, offset + pos);
+    if (r < 0) {
+      report_error ("%s: the L1 table cannot be read: %s", image->file->name,
+                    strerror (-r));
+      return r;
+    }
+    if (!is_zero (chunk, n))
+      memcpy ((uint8_t *) image->l1 + pos, chunk, n);
+  }
+  image->l1_entries = entries;
+  return 0;
+}
+
+static void
+report_missing_snapshot (const struct image *image, const char *wanted)
+{
+  const struct snapshot_list *list = image->snapshots;
+  char names[1024] = "";
+  size_t len = 0;
+
+  for (size_t i = 0; i < list->count && len < sizeof names; i++)
+    len += snprintf (names + len, sizeof names - len, "%s%s (%s)",
+                     i ? ", " : "", list->snapshot[i].id,
+                     list->snapshot[i].name);
+  report_error ("%s: there is no snapshot with ID or name \"%s\"; %s%s",
+                image->file->name, wanted,
+                list->count ? "the snapshots are, as ID (name): "
+                            : "the image has no snapshots", names);
+}
+
+/* Sets the size and the L1 table to those of the snapshot. */
+static int
+open_snapshot (struct image *image, const char *wanted)
+{
+  const struct snapshot *s = snapshot_find (image->snapshots, wanted);
+  const unsigned coverage = header_l2_coverage_bits (&image->header);
+  const struct store *store = image->file;
+  int r;
+
+  if (s == NULL) {
+    report_missing_snapshot (image, wanted);
+    return -ENOENT;
+  }
+  if (header_has_data_file (&image->header)) {
+    report_error ("%s: an image with an external data file cannot have "
+                  "snapshots", store->name);
+    return -ENOTSUP;
+  }
+  r = header_check_table (store, image->cluster_bits, "snapshot's L1 table",
+                          s->l1_offset, s->l1_entries, sizeof (be64),
+                          QCOW2_MAX_L1_BYTES);
+  if (r < 0)
+    return r;
+  if (s->disk_size > INT64_MAX
+      || (s->disk_size >> coverage)
+         + !!(s->disk_size & ((UINT64_C (1) << coverage) - 1))
+         > s->l1_entries
+      || (s->l1_entries && s->l1_offset == 0)) {
+    report_error ("%s: snapshot \"%s\": the L1 table is too small or "
+                  "misplaced", store->name, wanted);
+    return -EINVAL;
+  }
+  image->size = s->disk_size;
+  return read_l1 (image, s->l1_offset, s->l1_entries);
+}
+
+static void
+warn_about_state (const struct image *image)
+{
+  if (image->header.incompatible & QCOW2_INCOMPAT_CORRUPT)
+    report_warning ("%s: the image is marked corrupt; reading may fail or "
+                    "return wrong data (see qemu-img check)",
+                    image->file->name);
+  else if (image->header.incompatible & QCOW2_INCOMPAT_DIRTY)
+    report_warning ("%s: the image was not closed properly (the dirty bit is "
+                    "set)", image->file->name);
+}
+
+/* Explains to whoever debugs what has been read. */
+static void
+debug_header (const struct image *image, unsigned depth)
+{
+  const struct header *h = &image->header;
+
+  report_debug ("layer %u: %s: qcow2 v%u, virtual size %" PRIu64
+                ", cluster_bits %u, file size %" PRIu64, depth,
+                image->file->name, h->version, h->size, h->cluster_bits,
+                image->file_size);
+  report_debug ("layer %u: features: incompatible 0x%" PRIx64
+                " compatible 0x%" PRIx64 " autoclear 0x%" PRIx64
+                ", compression type %u, refcount bits %u", depth,
+                h->incompatible, h->compatible, h->autoclear,
+                h->compression_type, 1U << h->refcount_order);
+  report_debug ("layer %u: L1 table of %" PRIu32 " entries at 0x%" PRIx64
+                ", refcount table of %" PRIu32 " clusters at 0x%" PRIx64
+                ", %" PRIu32 " snapshots, %" PRIu32 " bitmaps", depth,
+                h->l1_entries, h->l1_offset, h->reftable_clusters,
+                h->reftable_offset, h->nb_snapshots, h->nb_bitmaps);
+  report_debug ("layer %u: external data file: %s, backing file: %s (%s)",
+                depth, h->data_file ? h->data_file : "-",
+                h->backing_file ? h->backing_file : "-",
+                h->backing_format ? h->backing_format : "no format");
+}
+
+static int
+open_data (struct image *image, const struct image_env *env, unsigned depth)
+{
+  uint64_t size;
+  int r;
+
+  image->data = NULL;
+  r = env->open_data (env->opaque, depth, image->file,
+                      image->header.data_file, &image->data);
+  if (r < 0 || !image->data->fixed_size)
+    return r;
+  r = store_get_size (image->data, &size);
+  if (r == 0 && size < image->size) {
+    report_error ("%s: the external data file %s is a device of %" PRIu64
+                  " bytes, too small for a disk of %" PRIu64,
+                  image->file->name, image->data->name, size, image->size);
+    r = -EINVAL;
+  }
+  return r;
+}
+
+static int
+open_qcow2 (struct image *image, const struct image_options *options,
+            unsigned depth)
+{
+  const struct image_env *env = options->env;
+  struct header *h = &image->header;
+  int r;
+
+  if ((r = header_read (image->file, h)) < 0)
+    return r;
+  image->cluster_bits = h->cluster_bits;
+  image->extended = header_is_extended (h);
+  image->external = header_has_data_file (h);
+  image->l2_bits = h->cluster_bits - (image->extended ? 4 : 3);
+  image->unit_bits = h->cluster_bits - (image->extended ? 5 : 0);
+  image->size = h->size;
+  debug_header (image, depth);
+  if (options->warn)
+    warn_about_state (image);
+
+  if ((r = snapshot_list_read (image->file, h, &image->snapshots)) < 0)
+    return r;
+  if (depth == 0 && options->snapshot)
+    r = open_snapshot (image, options->snapshot);
+  else
+    r = read_l1 (image, h->l1_offset, h->l1_entries);
+  if (r < 0)
+    return r;
+
+  return image->external ? open_data (image, env, depth) : 0;
+}
+
+/* Opens one layer.  Takes the store. */
+static int
+open_layer (struct store *store, enum image_format format,
+            const struct image_options *options, unsigned depth,
+            struct image **result)
+{
+  struct image *image = calloc (1, sizeof *image);
+  int r;
+
+  if (image == NULL) {
+    store_close (store);
+    return -ENOMEM;
+  }
+  image->format = format;
+  image->file = image->data = store;
+  pthread_mutex_init (&image->limit.lock, NULL);
+  *result = image;
+
+  r = store_get_size (store, &image->file_size);
+  if (r < 0) {
+    report_error ("%s: the size cannot be read: %s", store->name,
+                  strerror (-r));
+    return r;
+  }
+  if (format == IMAGE_RAW) {
+    image->size = image->file_size;
+    return 0;
+  }
+  return open_qcow2 (image, options, depth);
+}
+
+/* Opens what is below a layer, if there is something. */
+static int
+open_next_layer (struct image *top, struct image *above,
+                 const struct image_options *options, unsigned depth)
+{
+  const struct image_env *env = options->env;
+  enum image_format format;
+  struct store *store;
+  int r;
+
+  r = env->open_backing (env->opaque, depth, above->file,
+                         above->header.backing_file,
+                         above->header.backing_format, &store, &format);
+  if (r < 0 || store == NULL)
+    return r;
+  if (header_is_raw (&above->header)) {
+    report_error ("%s: an image with a raw external data file cannot have a "
+                  "backing file", above->file->name);
+    store_close (store);
+    return -EINVAL;
+  }
+  if (depth + 1 >= IMAGE_MAX_DEPTH) {
+    report_error ("%s: the chain of backing files is longer than %d",
+                  store->name, IMAGE_MAX_DEPTH);
+    store_close (store);
+    return -ELOOP;
+  }
+  r = open_layer (store, format, options, depth + 1, &above->backing);
+  if (above->backing) {
+    above->backing->tables = top->tables;
+    above->backing->decoded = top->decoded;
+  }
+  return r;
+}
+
+int
+image_open (struct store *store, const struct image_options *options,
+            struct image **result)
+{
+  struct image *top = NULL, *image;
+  unsigned depth = 0;
+  int r;
+
+  r = open_layer (store, IMAGE_QCOW2, options, 0, &top);
+  if (r == 0) {
+    top->tables = table_cache_new (options->l2_cache_size);
+    top->decoded = decoded_cache_new (options->decoded_cache_size);
+    if (top->tables == NULL || top->decoded == NULL)
+      r = -ENOMEM;
+  }
+  for (image = top; r == 0 && image && image->format == IMAGE_QCOW2;
+       image = image->backing)
+    if (image->header.backing_file || depth == 0)
+      r = open_next_layer (top, image, options, depth++);
+
+  if (r < 0) {
+    if (r == -ENOMEM)
+      report_error ("the image cannot be opened: out of memory");
+    image_close (top);
+    return r;
+  }
+  *result = top;
+  return 0;
+}
+
+void
+image_close (struct image *image)
+{
+  struct table_cache *tables = image ? image->tables : NULL;
+  struct decoded_cache *decoded = image ? image->decoded : NULL;
+
+  while (image) {
+    struct image *backing = image->backing;
+
+    if (image->l2 && tables)
+      table_cache_drop (image);
+    if (image->data != image->file)
+      store_close (image->data);
+    store_close (image->file);
+    snapshot_list_free (image->snapshots);
+    header_free (&image->header);
+    pthread_mutex_destroy (&image->limit.lock);
+    free (image->l1);
+    free (image->l2);
+    free (image);
+    image = backing;
+  }
+  table_cache_free (tables);
+  decoded_cache_free (decoded);
+}
+
+static const char *
+base_name (const char *path)
+{
+  const char *slash = strrchr (path, '/');
+
+  return slash && slash[1] ? slash + 1 : path;
+}
+
+char *
+image_describe (const struct image *image)
+{
+  const struct header *h = &image->header;
+  const unsigned bits = image->cluster_bits;
+  char *description = NULL;
+  size_t len;
+  FILE *f = open_memstream (&description, &len);
+
+  if (f == NULL)
+    return NULL;
+  fprintf (f, "qcow2 v%u, ", h->version);
+  if (bits >= 20)
+    fprintf (f, "%u MiB clusters", 1U << (bits - 20));
+  else if (bits >= 10)
+    fprintf (f, "%u KiB clusters", 1U << (bits - 10));
+  else
+    fprintf (f, "%u byte clusters", 1U << bits);
+  if (image->extended)
+    fputs (", extended L2", f);
+  if (h->compression_type == QCOW2_COMPRESSION_ZSTD)
+    fputs (", zstd", f);
+  if (image->external)
+    fprintf (f, ", %sexternal data file %s",
+             header_is_raw (h) ? "raw " : "", base_name (image->data->name));
+  if (image->backing)
+    fprintf (f, ", backing file %s", base_name (image->backing->file->name));
+  if (fclose (f) != 0) {
+    free (description);
+    return NULL;
+  }
+  return description;
+}

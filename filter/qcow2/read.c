@@ -1,0 +1,107 @@
+/* qcow2ext: reading guest data.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * One look-up and one pread for each run.  Unallocated runs go down the chain
+ * by recursion, which is bounded by IMAGE_MAX_DEPTH.
+ */
+
+#include "build-config.h"
+
+#include <string.h>
+
+#include "compress.h"
+#include "image.h"
+#include "mapping.h"
+
+static uint64_t
+min64 (uint64_t a, uint64_t b)
+{
+  return a < b ? a : b;
+}
+
+/* Reads what this layer does not hold: from the backing file, or zeros where
+ * there is none or it is shorter.
+ */
+static int
+read_backing (struct image *image, uint8_t *buf, size_t count,
+              uint64_t offset)
+{
+  struct image *backing = image->backing;
+  size_t n = 0;
+  int r;
+
+  if (backing && offset < backing->size) {
+    n = min64 (count, backing->size - offset);
+    r = image_read (backing, buf, n, offset);
+    if (r < 0)
+      return r;
+  }
+  memset (buf + n, 0, count - n);
+  return 0;
+}
+
+int
+image_read (struct image *image, void *buf, size_t count, uint64_t offset)
+{
+  uint8_t *p = buf;
+
+  while (count > 0) {
+    struct run run;
+    int r = 0;
+
+    mapping_lookup (image, offset, count, &run);
+    switch (run.type) {
+    case RUN_UNALLOCATED:
+      r = read_backing (image, p, run.length, offset);
+      break;
+    case RUN_ZERO:
+      memset (p, 0, run.length);
+      break;
+    case RUN_DATA:
+      r = store_pread (image->data, p, run.length, run.host);
+      break;
+    case RUN_COMPRESSED:
+      r = compressed_read (image, offset, &run, p);
+      break;
+    case RUN_INVALID:
+      r = mapping_report (image, offset, &run);
+      break;
+    }
+    if (r < 0)
+      return r;
+
+    p += run.length;
+    offset += run.length;
+    count -= run.length;
+  }
+  return 0;
+}
+
+void
+image_cache (struct image *image, uint64_t count, uint64_t offset)
+{
+  while (count > 0) {
+    struct run run;
+
+    mapping_lookup (image, offset, count, &run);
+    switch (run.type) {
+    case RUN_UNALLOCATED:
+      if (image->backing && offset < image->backing->size)
+        image_cache (image->backing,
+                     min64 (run.length, image->backing->size - offset),
+                     offset);
+      break;
+    case RUN_DATA:
+      store_cache (image->data, run.length, run.host);
+      break;
+    case RUN_COMPRESSED:
+      compressed_prefetch (image, &run);
+      break;
+    case RUN_ZERO:
+    case RUN_INVALID:
+      break;
+    }
+    offset += run.length;
+    count -= run.length;
+  }
+}

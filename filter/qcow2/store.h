@@ -1,0 +1,92 @@
+/* qcow2ext: the seam between the engine and whatever holds the bytes.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A store is a flat, random-access sequence of bytes: the layer below us in
+ * nbdkit, a file, a block device, memory in the tests.  The engine owns no
+ * descriptor and knows no path; it calls this table.
+ *
+ * Every function may be called by many threads at once.  Functions return 0,
+ * or a negative errno.  Offsets and counts are in bytes; an offset plus count
+ * never exceeds INT64_MAX.
+ */
+
+#ifndef QCOW2_STORE_H
+#define QCOW2_STORE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct store;
+
+/* Extent types; the values are those of NBD's base:allocation. */
+#define EXTENT_DATA 0
+#define EXTENT_HOLE 1
+#define EXTENT_ZERO 2
+
+/* Receives extents in ascending order without gaps.  Returning non-zero
+ * stops the walk, which then returns that value.
+ */
+typedef int (*extent_fn) (void *opaque, uint64_t offset, uint64_t length,
+                          unsigned type);
+
+struct store_ops {
+  /* Reads count bytes; those past the store's end read as zeros. */
+  int (*pread) (struct store *, void *buf, size_t count, uint64_t offset);
+
+  /* The store's size in bytes as it is now. */
+  int (*get_size) (struct store *, uint64_t *size);
+
+  /* Reports which parts of the range are holes that read as zeros.  A store
+   * that does not know calls fn once with EXTENT_DATA.  What lies past the
+   * store's end is a hole.
+   */
+  int (*extents) (struct store *, uint64_t count, uint64_t offset,
+                  extent_fn fn, void *opaque);
+
+  /* Hints that the range will be read soon.  Failure means nothing. */
+  int (*cache) (struct store *, uint64_t count, uint64_t offset);
+
+  /* Releases the store and everything it holds. */
+  void (*close) (struct store *);
+};
+
+struct store {
+  const struct store_ops *ops;
+  char *name;                   /* for messages; owned by the store */
+  bool fixed_size;              /* a block device: it never grows */
+};
+
+static inline int
+store_pread (struct store *s, void *buf, size_t count, uint64_t offset)
+{
+  return s->ops->pread (s, buf, count, offset);
+}
+
+static inline int
+store_get_size (struct store *s, uint64_t *size)
+{
+  return s->ops->get_size (s, size);
+}
+
+static inline int
+store_extents (struct store *s, uint64_t count, uint64_t offset,
+               extent_fn fn, void *opaque)
+{
+  return s->ops->extents (s, count, offset, fn, opaque);
+}
+
+static inline int
+store_cache (struct store *s, uint64_t count, uint64_t offset)
+{
+  return s->ops->cache (s, count, offset);
+}
+
+static inline void
+store_close (struct store *s)
+{
+  if (s)
+    s->ops->close (s);
+}
+
+#endif /* QCOW2_STORE_H */

@@ -1,0 +1,276 @@
+/* qcow2ext: L2 tables in memory.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * One cache serves all layers of a chain, bounded in bytes; the slots that
+ * point at the tables belong to the images.
+ *
+ *   slot NULL --load--> table in the slot and in the ring --evict--> NULL
+ *
+ * Invariants: a table is in exactly one slot and in the ring; what a slot
+ * shows changes only under the write side of the lock; a table that a reader
+ * found under the read side is complete.
+ *
+ * Lock order: load_lock[i] (held while a table is read, so that two threads
+ * do not read the same one), then lock.  Eviction is a clock: a look-up marks
+ * the table, the hand takes away marks and then tables.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "table-cache.h"
+
+#define LOAD_LOCKS 16
+
+struct table_cache {
+  struct brlock lock;
+  size_t limit;                 /* bytes */
+  size_t bytes;                 /* in the ring; under lock */
+  struct l2_table *hand;        /* NULL: the ring is empty; under lock */
+  pthread_mutex_t load_lock[LOAD_LOCKS];
+};
+
+struct table_cache *
+table_cache_new (size_t limit)
+{
+  struct table_cache *cache = aligned_alloc (64, sizeof *cache);
+
+  if (cache == NULL)
+    return NULL;
+  memset (cache, 0, sizeof *cache);
+  cache->limit = limit;
+  brlock_init (&cache->lock);
+  for (unsigned i = 0; i < LOAD_LOCKS; i++)
+    pthread_mutex_init (&cache->load_lock[i], NULL);
+  return cache;
+}
+
+struct brlock *
+table_cache_lock (struct table_cache *cache)
+{
+  return &cache->lock;
+}
+
+/* Takes a table out of its slot and the ring, under the write lock. */
+static void
+remove_table (struct table_cache *cache, struct l2_table *t)
+{
+  t->image->l2[t->l1_index] = NULL;
+  cache->bytes -= sizeof *t + t->bytes;
+  t->prev->next = t->next;
+  t->next->prev = t->prev;
+  if (cache->hand == t)
+    cache->hand = t->next == t ? NULL : t->next;
+}
+
+/* Puts a table into its slot and the ring, where the hand comes by last. */
+static void
+insert_table (struct table_cache *cache, struct l2_table *t)
+{
+  t->image->l2[t->l1_index] = t;
+  cache->bytes += sizeof *t + t->bytes;
+  if (cache->hand == NULL) {
+    t->next = t->prev = t;
+    cache->hand = t;
+    return;
+  }
+  t->next = cache->hand;
+  t->prev = cache->hand->prev;
+  t->prev->next = t;
+  t->next->prev = t;
+}
+
+/* Takes tables out until the limit is met, all but "keep".  Returns them as
+ * a list (by ->next) for the caller to free when it has let go of the lock.
+ */
+static struct l2_table *
+evict (struct table_cache *cache, const struct l2_table *keep)
+{
+  struct l2_table *evicted = NULL;
+
+  while (cache->bytes > cache->limit && cache->hand->next != cache->hand) {
+    struct l2_table *t = cache->hand;
+
+    if (t == keep || atomic_load_explicit (&t->used, memory_order_relaxed)) {
+      atomic_store_explicit (&t->used, false, memory_order_relaxed);
+      cache->hand = t->next;
+      continue;
+    }
+    remove_table (cache, t);
+    t->next = evicted;
+    evicted = t;
+  }
+  return evicted;
+}
+
+static void
+free_list (struct l2_table *t)
+{
+  while (t) {
+    struct l2_table *next = t->next;
+
+    free (t);
+    t = next;
+  }
+}
+
+void
+table_cache_drop (struct image *image)
+{
+  struct table_cache *cache = image->tables;
+  struct l2_table *dropped = NULL, *t, *next;
+
+  brlock_write (&cache->lock);
+  t = cache->hand;
+  if (t) {
+    t->prev->next = NULL;       /* cut the ring open for the walk */
+    cache->hand = NULL;
+    cache->bytes = 0;
+    for (; t; t = next) {
+      next = t->next;
+      if (t->image == image) {
+        image->l2[t->l1_index] = NULL;
+        t->next = dropped;
+        dropped = t;
+      }
+      else
+        insert_table (cache, t);
+    }
+  }
+  brlock_write_unlock (&cache->lock);
+  free_list (dropped);
+}
+
+void
+table_cache_free (struct table_cache *cache)
+{
+  if (cache == NULL)
+    return;
+  brlock_destroy (&cache->lock);
+  for (unsigned i = 0; i < LOAD_LOCKS; i++)
+    pthread_mutex_destroy (&cache->load_lock[i]);
+  free (cache);
+}
+
+/* Turns a standard table of an image with an external data file into two
+ * bits an entry.  Returns false if an entry is not one of the four sound
+ * ones.
+ */
+static bool
+compact_table (const struct image *image, uint32_t l1_index,
+               const be64 *entries, uint8_t *states)
+{
+  const uint32_t n = UINT32_C (1) << image->l2_bits;
+  uint64_t offset =
+    (uint64_t) l1_index << (image->l2_bits + image->cluster_bits);
+
+  for (uint32_t i = 0; i < n; i++, offset += image_cluster_size (image)) {
+    const uint64_t entry = be64_get (entries[i]);
+    unsigned state;
+
+    if (entry == (offset | QCOW2_COPIED))
+      state = L2_DATA;
+    else if (entry == 0)
+      state = L2_UNALLOCATED;
+    else if (entry == QCOW2_L2_ZERO)
+      state = L2_ZERO;
+    else if (entry == (offset | QCOW2_COPIED | QCOW2_L2_ZERO))
+      state = L2_ZERO_ALLOCATED;
+    else
+      return false;
+    states[i / 4] |= state << (i % 4 * 2);
+  }
+  return true;
+}
+
+/* Reads a table that has been found to lie within the file. */
+static int
+read_table (struct image *image, uint32_t l1_index, uint64_t offset,
+            struct l2_table **result)
+{
+  const size_t size = image_cluster_size (image);
+  const size_t compact_size = ((size_t) 1 << image->l2_bits) / 4;
+  struct l2_table *t = NULL;
+  int r;
+
+  if (image->external && !image->extended) {
+    CLEANUP_FREE be64 *entries = malloc (size);
+
+    t = calloc (1, sizeof *t + compact_size);
+    r = entries && t ? store_pread (image->file, entries, size, offset)
+                     : -ENOMEM;
+    if (r == 0
+        && compact_table (image, l1_index, entries, (uint8_t *) t->payload)) {
+      t->compact = true;
+      t->bytes = compact_size;
+      goto out;
+    }
+    free (t);
+    if (r < 0)
+      return r;
+  }
+
+  t = malloc (sizeof *t + size);
+  if (t == NULL)
+    return -ENOMEM;
+  memset (t, 0, sizeof *t);
+  t->bytes = size;
+  r = store_pread (image->file, t->payload, size, offset);
+  if (r < 0) {
+    free (t);
+    return r;
+  }
+
+ out:
+  t->image = image;
+  t->l1_index = l1_index;
+  atomic_init (&t->used, true);
+  *result = t;
+  return 0;
+}
+
+int
+table_cache_load (struct image *image, uint32_t l1_index, const char **why)
+{
+  struct table_cache *cache = image->tables;
+  const uint64_t offset = be64_get (image->l1[l1_index]) & QCOW2_L1_OFFSET;
+  const uint64_t size = image_cluster_size (image);
+  struct l2_table *t, *evicted;
+  pthread_mutex_t *reader;
+  bool cached;
+  int r;
+
+  *why = NULL;
+  if (offset & (size - 1)) {
+    *why = "the L2 table is not aligned to a cluster";
+    return -EIO;
+  }
+  if (offset > image->file_size || size > image->file_size - offset) {
+    *why = "the L2 table lies past the end of the file";
+    return -EIO;
+  }
+
+  LOCK_FOR_SCOPE (&cache->load_lock[l1_index % LOAD_LOCKS]);
+
+  reader = brlock_read (&cache->lock);
+  cached = image->l2[l1_index] != NULL;
+  pthread_mutex_unlock (reader);
+  if (cached)
+    return 0;
+
+  r = read_table (image, l1_index, offset, &t);
+  if (r < 0)
+    return r;
+
+  brlock_write (&cache->lock);
+  insert_table (cache, t);
+  evicted = evict (cache, t);
+  brlock_write_unlock (&cache->lock);
+  free_list (evicted);
+  return 0;
+}

@@ -1,0 +1,94 @@
+/* qcow2ext: L2 tables in memory.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2_TABLE_CACHE_H
+#define QCOW2_TABLE_CACHE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "brlock.h"
+#include "format.h"
+#include "image.h"
+
+/* Of an image with an external data file, a sound standard entry is one of
+ * these, since its offset is the guest's: two bits stand for 64.
+ */
+enum l2_state {
+  L2_UNALLOCATED = 0,           /* entry 0 */
+  L2_ZERO = 1,                  /* zero flag, nothing allocated */
+  L2_DATA = 2,                  /* copied | guest offset */
+  L2_ZERO_ALLOCATED = 3,        /* copied | guest offset | zero flag */
+};
+
+/* A table in memory.  It is read under cache->lock and lives until it is
+ * evicted, which needs that lock for writing.
+ */
+struct l2_table {
+  struct image *image;
+  uint32_t l1_index;
+  struct l2_table *next, *prev; /* the ring of all tables */
+  atomic_bool used;             /* since the clock's hand passed */
+  bool compact;                 /* payload is enum l2_state, 2 bits each */
+  size_t bytes;                 /* of payload */
+  uint64_t payload[];           /* be64, qcow2_extended_entry or states */
+};
+
+struct table_cache;
+
+struct table_cache *table_cache_new (size_t limit);
+void table_cache_free (struct table_cache *cache);
+
+/* The lock under which tables are looked at. */
+struct brlock *table_cache_lock (struct table_cache *cache);
+
+/* Brings the L2 table of l1_index (whose L1 entry is not 0) into
+ * image->l2[l1_index].  It may be gone again when the caller gets to look.
+ * Takes no lock that a look-up needs while it reads.
+ *
+ * Returns 0, or -errno with *why saying what is wrong with the table, or
+ * NULL where the errno says it all.
+ */
+int table_cache_load (struct image *image, uint32_t l1_index,
+                      const char **why);
+
+/* Drops all tables of an image. */
+void table_cache_drop (struct image *image);
+
+/* One entry.  The bitmap is 0 without extended L2. */
+static inline uint64_t
+l2_table_get (const struct l2_table *t, uint32_t index, uint64_t *bitmap)
+{
+  const struct image *image = t->image;
+
+  *bitmap = 0;
+  if (t->compact) {
+    const uint8_t *states = (const uint8_t *) t->payload;
+    const uint64_t offset =
+      (((uint64_t) t->l1_index << image->l2_bits) + index)
+      << image->cluster_bits;
+
+    switch ((states[index / 4] >> (index % 4 * 2)) & 3) {
+    case L2_ZERO:
+      return QCOW2_L2_ZERO;
+    case L2_DATA:
+      return offset | QCOW2_COPIED;
+    case L2_ZERO_ALLOCATED:
+      return offset | QCOW2_COPIED | QCOW2_L2_ZERO;
+    default:
+      return 0;
+    }
+  }
+  if (image->extended) {
+    const struct qcow2_extended_entry *e = (const void *) t->payload;
+
+    *bitmap = be64_get (e[index].bitmap);
+    return be64_get (e[index].entry);
+  }
+  return be64_get (((const be64 *) t->payload)[index]);
+}
+
+#endif /* QCOW2_TABLE_CACHE_H */

@@ -1,0 +1,622 @@
+/* qcow2ext: an nbdkit filter that serves the disk in a qcow2 image.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Only nbdkit's callbacks are here: they translate, call the engine and
+ * translate back.
+ *
+ * A session is one export that somebody has open: an image, or one of its
+ * snapshots.  All connections to it share it, and it ends with the last of
+ * them, so that whoever connects next reads everything anew.  nbdkit's own
+ * per-connection contexts below us are not used: a session has one shared
+ * context, inside its store.
+ *
+ * A handle is attached to its session by .open and detached by .finalize or
+ * .close, whichever comes first: a client that goes during negotiation sees
+ * no .finalize, a server that quits calls no .close.
+ *
+ * Lock: sessions_lock guards the lists of sessions and handles.  It is held
+ * while an image is opened or closed, so that the two never overlap; data
+ * paths do not take it.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <nbdkit-filter.h>
+
+#include "cleanup.h"
+#include "compress.h"
+#include "config.h"
+#include "format.h"
+#include "image.h"
+#include "named-file.h"
+#include "report.h"
+#include "snapshot.h"
+#include "store-file.h"
+#include "store-next.h"
+
+/* nbdkit fixes the callbacks' parameters; few need them all. */
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
+/* nbdkit -D qcow2ext.verbose=1 */
+NBDKIT_DLL_PUBLIC int qcow2ext_debug_verbose = 0;
+
+/* An extents reply holds at most this many; the client asks again. */
+#define MAX_EXTENTS_REPLY 65536
+
+/* How much of the image must look the same through the layers below as
+ * through our own descriptor for it to count as that local file.
+ */
+#define LOCAL_PROBE 65536
+
+struct session {
+  struct session *next;
+  char *snapshot;               /* ID or name; NULL: the live disk */
+  unsigned handles;
+  struct image *image;
+  char *description;
+};
+
+struct handle {
+  struct handle *next, **prev;
+  struct session *session;      /* NULL: detached */
+};
+
+static pthread_mutex_t sessions_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct session *sessions;
+static struct handle *handles;
+static bool serialize;          /* the layers below are not parallel */
+static bool warned;             /* about the state of the image, at start */
+static unsigned loaded;
+
+static void
+sink (enum report_level level, const char *message)
+{
+  switch (level) {
+  case REPORT_DEBUG:
+    if (qcow2ext_debug_verbose)
+      nbdkit_debug ("%s", message);
+    break;
+  case REPORT_WARNING:
+    nbdkit_error ("warning: %s", message);
+    break;
+  case REPORT_ERROR:
+    nbdkit_error ("%s", message);
+    break;
+  }
+}
+
+static void
+qcow2ext_load (void)
+{
+  loaded++;
+  report_set_sink (sink);
+}
+
+static void
+qcow2ext_unload (void)
+{
+  if (--loaded > 0)
+    return;
+  while (handles) {
+    struct handle *h = handles;
+
+    handles = h->next;
+    free (h);
+  }
+  config_free ();
+}
+
+static int
+qcow2ext_config (nbdkit_next_config *next, nbdkit_backend *nxdata,
+                 const char *key, const char *value)
+{
+  const int r = config_parse (key, value);
+
+  if (r == 0)
+    return next (nxdata, key, value);
+  return r == 1 ? 0 : -1;
+}
+
+static int
+qcow2ext_config_complete (nbdkit_next_config_complete *next,
+                          nbdkit_backend *nxdata)
+{
+  if (loaded > 1) {
+    nbdkit_error ("the filter can be used only once in a server");
+    return -1;
+  }
+  if (config_check () == -1)
+    return -1;
+  return next (nxdata);
+}
+
+/* Opens the image file itself, if it is there and something we can read.
+ * Returns -1 if not: nothing is wrong with that.
+ */
+static int
+open_local (struct stat *st)
+{
+  int fd;
+
+  if (config.image_path == NULL || stat (config.image_path, st) == -1
+      || (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode)))
+    return -1;
+  fd = open (config.image_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (fd == -1)
+    return -1;
+  if (fstat (fd, st) == -1) {
+    close (fd);
+    return -1;
+  }
+  return fd;
+}
+
+/* Opens the image in store and what it refers to.  path is that of the
+ * image, if it is a local file.  Takes the store.
+ */
+static struct image *
+open_image (struct store *store, const char *path, const struct stat *st,
+            const char *snapshot)
+{
+  struct named_files files;
+  const struct image_env env = {
+    .open_data = named_open_data,
+    .open_backing = named_open_backing,
+    .opaque = &files,
+  };
+  const struct image_options options = {
+    .env = &env,
+    .snapshot = snapshot,
+    .l2_cache_size = config.l2_cache_size,
+    .decoded_cache_size = config.decoded_cache_size,
+    .warn = !warned,
+  };
+  struct image *image = NULL;
+
+  if (named_files_init (&files, path, st) < 0) {
+    nbdkit_error ("malloc: %m");
+    store_close (store);
+    return NULL;
+  }
+  if (image_open (store, &options, &image) < 0)
+    image = NULL;
+  named_files_free (&files);
+  warned = true;
+  return image;
+}
+
+/* A local file that says that it is a qcow2 image is opened once before the
+ * server starts, so that a bad one fails the start, where somebody looks.
+ * Without the magic number it may still be one, under a filter below us.
+ */
+static int
+validate_local (void)
+{
+  uint32_t magic;
+  struct stat st;
+  struct store *store;
+  struct image *image;
+  const int fd = open_local (&st);
+
+  if (fd == -1)
+    return 0;
+  if (pread (fd, &magic, sizeof magic, 0) != sizeof magic
+      || be32toh (magic) != QCOW2_MAGIC) {
+    close (fd);
+    return 0;
+  }
+  store = store_file_new (fd, config.image_path);
+  if (store == NULL) {
+    nbdkit_error ("%s: %m", config.image_path);
+    return -1;
+  }
+  image = open_image (store, config.image_path, &st, config.snapshot);
+  if (image == NULL)
+    return -1;
+  image_close (image);
+  return 0;
+}
+
+static int
+qcow2ext_get_ready (int thread_model)
+{
+  serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
+  return validate_local ();
+}
+
+/* Is what lies below us that local file, unchanged? */
+static bool
+same_content (struct store *store, int fd, const struct stat *st)
+{
+  CLEANUP_FREE uint8_t *ours = malloc (LOCAL_PROBE);
+  CLEANUP_FREE uint8_t *theirs = malloc (LOCAL_PROBE);
+  uint64_t size;
+  ssize_t n;
+
+  if (ours == NULL || theirs == NULL || store_get_size (store, &size) < 0
+      || (S_ISREG (st->st_mode) && size != (uint64_t) st->st_size))
+    return false;
+  n = pread (fd, ours, LOCAL_PROBE, 0);
+  return n > 0 && store_pread (store, theirs, n, 0) == 0
+    && memcmp (ours, theirs, n) == 0;
+}
+
+/* Opens the image through the layers below. */
+static struct image *
+open_below (nbdkit_backend *backend, int readonly, const char *snapshot)
+{
+  struct stat st;
+  CLEANUP_CLOSE int fd = open_local (&st);
+  struct store *store;
+  const char *path;
+
+  store = store_next_open (backend,
+                           config.image_path ? config.image_path
+                                             : "the qcow2 image",
+                           readonly, serialize);
+  if (store == NULL)
+    return NULL;
+  path = fd != -1 && same_content (store, fd, &st) ? config.image_path : NULL;
+  return open_image (store, path, &st, snapshot);
+}
+
+static void
+session_free (struct session *s)
+{
+  image_close (s->image);
+  free (s->snapshot);
+  free (s->description);
+  free (s);
+}
+
+static bool
+same_string (const char *a, const char *b)
+{
+  return a == b || (a && b && strcmp (a, b) == 0);
+}
+
+/* Finds or opens the session of an export, under sessions_lock. */
+static struct session *
+session_get (nbdkit_backend *backend, int readonly, const char *snapshot)
+{
+  struct session *s;
+
+  for (s = sessions; s; s = s->next)
+    if (same_string (s->snapshot, snapshot))
+      break;
+  if (s == NULL) {
+    s = calloc (1, sizeof *s);
+    if (s == NULL || (snapshot && !(s->snapshot = strdup (snapshot)))) {
+      nbdkit_error ("malloc: %m");
+      free (s);
+      return NULL;
+    }
+    s->image = open_below (backend, readonly, snapshot);
+    if (s->image == NULL) {
+      session_free (s);
+      return NULL;
+    }
+    s->description = image_describe (s->image);
+    s->next = sessions;
+    sessions = s;
+  }
+  s->handles++;
+  return s;
+}
+
+static void
+session_put (struct session *s)
+{
+  struct session **p = &sessions;
+
+  if (--s->handles > 0)
+    return;
+  while (*p != s)
+    p = &(*p)->next;
+  *p = s->next;
+  session_free (s);
+}
+
+static void
+detach (struct handle *h)
+{
+  LOCK_FOR_SCOPE (&sessions_lock);
+  if (h->session)
+    session_put (h->session);
+  h->session = NULL;
+}
+
+static void *
+qcow2ext_open (nbdkit_next_open *next, nbdkit_context *context, int readonly,
+               const char *exportname, int is_tls)
+{
+  const char *snapshot = config.snapshot;
+  struct handle *h = calloc (1, sizeof *h);
+
+  if (h == NULL) {
+    nbdkit_error ("calloc: %m");
+    return NULL;
+  }
+  if (config.list_snapshots && exportname[0])
+    snapshot = exportname;
+
+  LOCK_FOR_SCOPE (&sessions_lock);
+  h->session = session_get (nbdkit_context_get_backend (context), readonly,
+                            snapshot);
+  if (h->session == NULL) {
+    free (h);
+    return NULL;
+  }
+  h->next = handles;
+  h->prev = &handles;
+  if (h->next)
+    h->next->prev = &h->next;
+  handles = h;
+  return h;
+}
+
+static int
+qcow2ext_finalize (nbdkit_next *next, void *handle)
+{
+  detach (handle);
+  return 0;
+}
+
+static void
+qcow2ext_close (void *handle)
+{
+  struct handle *h = handle;
+
+  detach (h);
+  LOCK_FOR_SCOPE (&sessions_lock);
+  *h->prev = h->next;
+  if (h->next)
+    h->next->prev = h->prev;
+  free (h);
+}
+
+/* Describes a snapshot: name, date and the time the guest had run. */
+static int
+add_snapshot_export (struct nbdkit_exports *exports, const struct snapshot *s)
+{
+  const time_t date = s->date_sec;
+  const uint64_t ms = s->vm_clock_nsec / 1000000;
+  char when[64] = "", *description;
+  struct tm tm;
+  int r;
+
+  if (gmtime_r (&date, &tm))
+    strftime (when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", &tm);
+  if (asprintf (&description,
+                "snapshot \"%s\", %s, VM clock %02" PRIu64 ":%02u:%02u.%03u",
+                s->name, when, ms / 3600000, (unsigned) (ms / 60000 % 60),
+                (unsigned) (ms / 1000 % 60), (unsigned) (ms % 1000)) == -1)
+    return -1;
+  r = nbdkit_add_export (exports, s->id, description);
+  free (description);
+  return r;
+}
+
+static int
+qcow2ext_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
+                       int readonly, int is_tls,
+                       struct nbdkit_exports *exports)
+{
+  struct session *s;
+  int r;
+
+  if (!config.list_snapshots)
+    return nbdkit_add_export (exports, "", NULL);
+
+  LOCK_FOR_SCOPE (&sessions_lock);
+  s = session_get (nxdata, 1, NULL);
+  if (s == NULL)
+    return -1;
+  r = nbdkit_add_export (exports, "", s->description);
+  for (size_t i = 0; r == 0 && i < s->image->snapshots->count; i++)
+    r = add_snapshot_export (exports, &s->image->snapshots->snapshot[i]);
+  session_put (s);
+  return r;
+}
+
+static const char *
+qcow2ext_default_export (nbdkit_next_default_export *next,
+                         nbdkit_backend *nxdata, int readonly, int is_tls)
+{
+  return "";
+}
+
+static struct image *
+image_of (void *handle)
+{
+  return ((struct handle *) handle)->session->image;
+}
+
+static int64_t
+qcow2ext_get_size (nbdkit_next *next, void *handle)
+{
+  return image_of (handle)->size;
+}
+
+static const char *
+qcow2ext_export_description (nbdkit_next *next, void *handle)
+{
+  return ((struct handle *) handle)->session->description;
+}
+
+static int
+qcow2ext_block_size (nbdkit_next *next, void *handle, uint32_t *minimum,
+                     uint32_t *preferred, uint32_t *maximum)
+{
+  const struct image *image = image_of (handle);
+
+  *minimum = 1;
+  *preferred = UINT32_C (1) << image->unit_bits;
+  if (*preferred < 4096)
+    *preferred = 4096;
+  *maximum = UINT32_MAX;
+  return 0;
+}
+
+/* Every can_* is answered here: one that is left out would be asked of the
+ * layer below, whose answers are about the image file.
+ */
+static int
+yes (nbdkit_next *next, void *handle)
+{
+  return 1;
+}
+
+static int
+no (nbdkit_next *next, void *handle)
+{
+  return 0;
+}
+
+static int
+qcow2ext_can_cache (nbdkit_next *next, void *handle)
+{
+  return NBDKIT_CACHE_NATIVE;
+}
+
+static int
+qcow2ext_pread (nbdkit_next *next, void *handle, void *buf, uint32_t count,
+                uint64_t offset, uint32_t flags, int *err)
+{
+  const int r = image_read (image_of (handle), buf, count, offset);
+
+  if (r == 0)
+    return 0;
+  *err = -r;
+  return -1;
+}
+
+/* Reading is all there is, so there is nothing to flush. */
+static int
+qcow2ext_flush (nbdkit_next *next, void *handle, uint32_t flags, int *err)
+{
+  return 0;
+}
+
+/* Joins extents of equal type before nbdkit gets them. */
+struct collector {
+  struct nbdkit_extents *extents;
+  bool one;                     /* the client wants only the first */
+  unsigned added;
+  uint64_t offset, length;      /* not yet added, if length > 0 */
+  unsigned type;
+};
+
+static int
+add_pending (struct collector *c)
+{
+  if (c->length
+      && nbdkit_add_extent (c->extents, c->offset, c->length, c->type) == -1)
+    return errno ? -errno : -EIO;
+  return ++c->added >= MAX_EXTENTS_REPLY || c->one;
+}
+
+static int
+collect (void *opaque, uint64_t offset, uint64_t length, unsigned type)
+{
+  struct collector *c = opaque;
+  int r = 0;
+
+  if (length == 0)
+    return 0;
+  if (c->length && c->type == type) {
+    c->length += length;
+    return 0;
+  }
+  if (c->length)
+    r = add_pending (c);
+  c->offset = offset;
+  c->length = r == 0 ? length : 0;
+  c->type = type;
+  return r;
+}
+
+static int
+qcow2ext_extents (nbdkit_next *next, void *handle, uint32_t count,
+                  uint64_t offset, uint32_t flags,
+                  struct nbdkit_extents *extents, int *err)
+{
+  struct collector c = {
+    .extents = extents, .one = flags & NBDKIT_FLAG_REQ_ONE
+  };
+  int r = image_extents (image_of (handle), count, offset, collect, &c);
+
+  if (r == 0)
+    r = add_pending (&c);
+  if (r >= 0)
+    return 0;
+  *err = -r;
+  return -1;
+}
+
+static int
+qcow2ext_cache (nbdkit_next *next, void *handle, uint32_t count,
+                uint64_t offset, uint32_t flags, int *err)
+{
+  image_cache (image_of (handle), count, offset);
+  return 0;
+}
+
+#if NBDKIT_VERSION_MAJOR > 1 || NBDKIT_VERSION_MINOR >= 36
+static void
+qcow2ext_dump_plugin (void)
+{
+  printf ("qcow2ext_version=%s\n", PACKAGE_VERSION);
+  printf ("qcow2ext_decoders=%s\n", decoder_features ());
+}
+#define HAVE_DUMP_PLUGIN 1
+#endif
+
+static struct nbdkit_filter filter = {
+  .name = "qcow2ext",
+  .longname = "nbdkit qcow2ext filter " PACKAGE_VERSION,
+  .description = "Serves the disk in a qcow2 image, with external data file, "
+                 "backing files\nand snapshots.",
+  .load = qcow2ext_load,
+  .unload = qcow2ext_unload,
+  .config = qcow2ext_config,
+  .config_complete = qcow2ext_config_complete,
+  .config_help = CONFIG_HELP,
+#ifdef HAVE_DUMP_PLUGIN
+  .dump_plugin = qcow2ext_dump_plugin,
+#endif
+  .get_ready = qcow2ext_get_ready,
+  .list_exports = qcow2ext_list_exports,
+  .default_export = qcow2ext_default_export,
+  .open = qcow2ext_open,
+  .finalize = qcow2ext_finalize,
+  .close = qcow2ext_close,
+  .get_size = qcow2ext_get_size,
+  .export_description = qcow2ext_export_description,
+  .block_size = qcow2ext_block_size,
+  .can_write = no,
+  .can_flush = yes,
+  .is_rotational = no,
+  .can_trim = no,
+  .can_zero = no,
+  .can_fast_zero = no,
+  .can_extents = yes,
+  .can_fua = no,
+  .can_multi_conn = yes,
+  .can_cache = qcow2ext_can_cache,
+  .pread = qcow2ext_pread,
+  .flush = qcow2ext_flush,
+  .extents = qcow2ext_extents,
+  .cache = qcow2ext_cache,
+};
+
+NBDKIT_REGISTER_FILTER (filter)

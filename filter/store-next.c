@@ -1,0 +1,230 @@
+/* qcow2ext: a store over the layer below in nbdkit.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The context is shared by all connections.  nbdkit locks a thread model that
+ * is not parallel per connection, which protects nothing here: so where the
+ * layers below are not parallel, every call takes one mutex.
+ *
+ * What the layer demands of a request (its block size constraints) is met
+ * here, by reading more than was asked for and by splitting.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "store-next.h"
+
+/* The largest request that every plugin takes. */
+#define MAX_REQUEST (UINT32_C (32) << 20)
+
+struct store_next {
+  struct store store;
+  nbdkit_next *next;
+  uint64_t size;                /* fixed while the context is open */
+  uint32_t minimum, maximum;    /* request sizes; minimum a power of 2 */
+  bool can_cache;
+  bool serialize;
+};
+
+/* One for all contexts: they share the layers below. */
+static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int
+read_blocks (struct store_next *s, void *buf, uint32_t count, uint64_t offset)
+{
+  pthread_mutex_t *lock = s->serialize ? &serial_lock : NULL;
+  int err = 0, r;
+
+  if (lock)
+    pthread_mutex_lock (lock);
+  r = s->next->pread (s->next, buf, count, offset, 0, &err);
+  if (lock)
+    pthread_mutex_unlock (lock);
+  if (r == -1)
+    return err ? -err : -EIO;
+  return 0;
+}
+
+/* Reads a part of one block. */
+static int
+read_partial (struct store_next *s, void *buf, size_t count, uint64_t offset)
+{
+  const uint64_t block = offset & -(uint64_t) s->minimum;
+  const uint64_t left = s->size - block;
+  CLEANUP_FREE uint8_t *bounce = malloc (s->minimum);
+  int r;
+
+  if (bounce == NULL)
+    return -ENOMEM;
+  r = read_blocks (s, bounce, left < s->minimum ? left : s->minimum, block);
+  if (r == 0)
+    memcpy (buf, bounce + (offset - block), count);
+  return r;
+}
+
+static int
+next_pread (struct store *store, void *buf, size_t count, uint64_t offset)
+{
+  struct store_next *s = (struct store_next *) store;
+  const uint32_t mask = s->minimum - 1;
+  uint8_t *p = buf;
+  int r;
+
+  if (offset >= s->size || count > s->size - offset) {
+    const size_t n = offset < s->size ? s->size - offset : 0;
+
+    memset (p + n, 0, count - n);
+    count = n;
+  }
+
+  while (count > 0) {
+    size_t n;
+
+    if ((offset & mask) || (count & ~(size_t) mask) == 0) {
+      n = s->minimum - (offset & mask);
+      if (n > count)
+        n = count;
+      /* A read of no less than what a block of 1 asks for is never partial. */
+      r = read_partial (s, p, n, offset);
+    }
+    else {
+      n = count & ~(size_t) mask;
+      if (n > s->maximum)
+        n = s->maximum;
+      r = read_blocks (s, p, n, offset);
+    }
+    if (r < 0)
+      return r;
+    p += n;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+static int
+next_get_size (struct store *store, uint64_t *size)
+{
+  *size = ((struct store_next *) store)->size;
+  return 0;
+}
+
+/* The engine asks only of data files, which are never read through here. */
+static int
+next_extents (struct store *store, uint64_t count, uint64_t offset,
+              extent_fn fn, void *opaque)
+{
+  (void) store;
+  return fn (opaque, offset, count, EXTENT_DATA);
+}
+
+static int
+next_cache (struct store *store, uint64_t count, uint64_t offset)
+{
+  struct store_next *s = (struct store_next *) store;
+  const uint64_t mask = s->minimum - 1;
+  uint64_t end;
+
+  if (!s->can_cache || offset >= s->size)
+    return 0;
+  end = (offset + count + mask) & ~mask;
+  offset &= ~mask;
+  if (end > s->size)
+    end = s->size;
+
+  while (offset < end) {
+    const uint64_t n = end - offset < s->maximum ? end - offset : s->maximum;
+    pthread_mutex_t *lock = s->serialize ? &serial_lock : NULL;
+    int err = 0, r;
+
+    if (lock)
+      pthread_mutex_lock (lock);
+    r = s->next->cache (s->next, n, offset, 0, &err);
+    if (lock)
+      pthread_mutex_unlock (lock);
+    if (r == -1)
+      return err ? -err : -EIO;
+    offset += n;
+  }
+  return 0;
+}
+
+static void
+next_close (struct store *store)
+{
+  struct store_next *s = (struct store_next *) store;
+
+  s->next->finalize (s->next);
+  nbdkit_next_context_close (s->next);
+  free (s->store.name);
+  free (s);
+}
+
+static const struct store_ops next_ops = {
+  .pread = next_pread,
+  .get_size = next_get_size,
+  .extents = next_extents,
+  .cache = next_cache,
+  .close = next_close,
+};
+
+/* Asks the context everything that will be used, once: nbdkit caches the
+ * answers, which is safe only before threads share it.
+ */
+static int
+prepare (struct store_next *s)
+{
+  uint32_t minimum, preferred, maximum;
+  int64_t size;
+  int r;
+
+  if (s->next->prepare (s->next) == -1)
+    return -1;
+  size = s->next->get_size (s->next);
+  if (size == -1)
+    return -1;
+  s->size = size;
+  if (s->next->block_size (s->next, &minimum, &preferred, &maximum) == -1)
+    return -1;
+  s->minimum = minimum ? minimum : 1;
+  s->maximum = maximum && maximum < MAX_REQUEST ? maximum : MAX_REQUEST;
+  s->maximum &= ~(s->minimum - 1);
+  if (s->next->can_write (s->next) == -1)
+    return -1;
+  r = s->next->can_cache (s->next);
+  if (r == -1)
+    return -1;
+  s->can_cache = r != NBDKIT_CACHE_NONE;
+  return 0;
+}
+
+struct store *
+store_next_open (nbdkit_backend *backend, const char *name, int readonly,
+                 bool serialize)
+{
+  struct store_next *s = calloc (1, sizeof *s);
+
+  if (s == NULL || (s->store.name = strdup (name)) == NULL) {
+    nbdkit_error ("malloc: %m");
+    free (s);
+    return NULL;
+  }
+  s->store.ops = &next_ops;
+  s->store.fixed_size = true;
+  s->serialize = serialize;
+  s->next = nbdkit_next_context_open (backend, readonly, "", 1);
+  if (s->next == NULL) {
+    free (s->store.name);
+    free (s);
+    return NULL;
+  }
+  if (prepare (s) == -1) {
+    next_close (&s->store);
+    return NULL;
+  }
+  return &s->store;
+}
