@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# guestfish finds the ext4 filesystem and the file in a disk inside a compressed
+# image and inside a pair.
+# shellcheck source=tests/functions.sh
+source "${srcdir:-$(dirname "$0")}/functions.sh"
+# shellcheck source=tests/reading.sh
+source "$srcdir/reading.sh"
+requires qemu-img --version
+requires guestfish --version
+requires mkfs.ext4 -V
+cd "$tmp"
+
+export LIBGUESTFS_BACKEND=direct
+mkdir files
+mixed_file files/content 3000000
+md5sum < files/content > want
+truncate -s 64M disk.raw
+mkfs.ext4 -q -d files disk.raw
+qemu-img convert -c -f raw -O qcow2 disk.raw z.qcow2
+qemu-img create -q -f qcow2 -o data_file=d.data,data_file_raw=on d.qcow2 64M
+qemu-img convert -n -f raw -O qcow2 disk.raw d.qcow2
+
+for image in z.qcow2 d.qcow2; do
+    serve s -r --filter="$qcow2ext" file $image
+    guestfish --ro --format=raw -a "nbd://?socket=$tmp/s.sock" > out <<'END'
+run
+list-filesystems
+mount-ro /dev/sda /
+checksum md5 /content
+END
+    cat out
+    grep -q '/dev/sda: ext4' out || fail "no filesystem"
+    grep -q "$(cut -d ' ' -f 1 want)" out || fail "the file differs"
+    stop s
+done
