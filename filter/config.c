@@ -18,6 +18,7 @@
 struct config config = {
   .l2_cache_size = 32 * MIB,
   .decoded_cache_size = 16 * MIB,
+  .lock = true,
 };
 
 /* Parses a cache's size. */
@@ -152,6 +153,10 @@ config_parse (const char *key, const char *value)
     return set_string (key, &config.snapshot, copy_string (value));
   if (strcmp (key, "qcow2ext-list-snapshots") == 0)
     return parse_bool (value, &config.list_snapshots);
+  if (strcmp (key, "qcow2ext-lock") == 0)
+    return parse_bool (value, &config.lock);
+  if (strcmp (key, "qcow2ext-trust-below") == 0)
+    return parse_bool (value, &config.trust_below);
   if (strcmp (key, "qcow2ext-l2-cache-size") == 0)
     return parse_size (key, value, &config.l2_cache_size);
   if (strcmp (key, "qcow2ext-decoded-cache-size") == 0)

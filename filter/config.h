@@ -25,6 +25,8 @@ struct config {
   bool list_snapshots;
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
+  bool lock;                    /* lock the image and its data file */
+  bool trust_below;             /* write a pair without the proof */
 };
 extern struct config config;
 
@@ -48,6 +50,10 @@ void config_free (void);
   "                                  own directory).\n"                 \
   "qcow2ext-snapshot=<ID>|<NAME>     Serve an internal snapshot.\n"     \
   "qcow2ext-list-snapshots=<BOOL>    Make each snapshot an export.\n"   \
+  "qcow2ext-lock=<BOOL>              Lock the image against other users\n" \
+  "                                  (default true).\n"                \
+  "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \
+  "                                  through filters below (default false).\n" \
   "qcow2ext-l2-cache-size=<SIZE>     Memory for L2 tables (default 32M).\n" \
   "qcow2ext-decoded-cache-size=<SIZE> Memory for decompressed clusters\n" \
   "                                  (default 16M)."

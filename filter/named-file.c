@@ -34,6 +34,7 @@
 #endif
 
 #include "cleanup.h"
+#include "image-lock.h"
 #include "named-file.h"
 #include "report.h"
 
@@ -162,9 +163,10 @@ open_beneath (int root_fd, const char *rest, int flags)
  * device.  Returns a descriptor or -errno; -EINVAL is "of another kind".
  */
 static int
-open_checked (int root_fd, const char *rest, struct stat *st)
+open_checked (int root_fd, const char *rest, bool writable, struct stat *st)
 {
-  const int flags = O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+  const int flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
+    | (writable ? O_RDWR : O_RDONLY);
   CLEANUP_CLOSE int probe = -1;
   struct file_id expected, found;
   int fd;
@@ -200,8 +202,21 @@ open_checked (int root_fd, const char *rest, struct stat *st)
   return fd;
 }
 
+/* As open_checked, but for writing if that is wanted and allowed. */
+static int
+open_either (int root_fd, const char *rest, bool writable, struct stat *st)
+{
+  const int fd = open_checked (root_fd, rest, writable, st);
+
+  if (writable && (fd == -EACCES || fd == -EPERM || fd == -EROFS))
+    return open_checked (root_fd, rest, false, st);
+  return fd;
+}
+
 /* What an opening is about, for messages. */
 struct request {
+  bool writable;                /* open it for writing if possible */
+  bool lock;
   const struct store *of;
   const char *what;             /* "external data file", "backing file" */
   const char *name;             /* as the image or the operator wrote it */
@@ -224,7 +239,7 @@ report_open_error (const struct request *q, const char *path, int error)
 static int
 open_trusted (const struct request *q, struct stat *st)
 {
-  const int fd = open_checked (AT_FDCWD, q->name, st);
+  const int fd = open_either (AT_FDCWD, q->name, q->writable, st);
 
   if (fd < 0)
     report_open_error (q, q->name, fd);
@@ -254,7 +269,8 @@ refuse (const struct request *q, const char *path, const char *tree)
 
 /* Opens path if it lies in the tree below root. */
 static int
-open_in_tree (const char *root, const char *path, struct stat *st, int *fd)
+open_in_tree (const char *root, const char *path, bool writable,
+              struct stat *st, int *fd)
 {
   CLEANUP_FREE char *resolved = realpath (root, NULL);
   CLEANUP_CLOSE int root_fd = -1;
@@ -263,7 +279,7 @@ open_in_tree (const char *root, const char *path, struct stat *st, int *fd)
   if (resolved == NULL || (rest = path_below (path, resolved)) == NULL)
     return 0;
   root_fd = open (resolved, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  *fd = root_fd == -1 ? -errno : open_checked (root_fd, rest, st);
+  *fd = root_fd == -1 ? -errno : open_either (root_fd, rest, writable, st);
   return 1;
 }
 
@@ -310,9 +326,9 @@ open_untrusted (struct named_files *files, const struct request *q,
   }
 
   if (config.nr_allow == 0 && files->tree)
-    allowed = open_in_tree (files->tree, *path, st, &fd);
+    allowed = open_in_tree (files->tree, *path, q->writable, st, &fd);
   for (size_t i = 0; !allowed && i < config.nr_allow; i++)
-    allowed = open_in_tree (config.allow[i], *path, st, &fd);
+    allowed = open_in_tree (config.allow[i], *path, q->writable, st, &fd);
   if (!allowed)
     return refuse (q, *path, files->tree);
   if (fd < 0)
@@ -336,6 +352,8 @@ make_store (struct named_files *files, const struct request *q, int fd,
       return -ELOOP;
     }
   r = remember (files, st);
+  if (r == 0 && q->lock)
+    r = image_lock (fd, (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDWR, path);
   if (r < 0) {
     close (fd);
     return r;
@@ -351,7 +369,9 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   struct named_files *files = opaque;
   struct request q = {
     .of = of, .what = "external data file", .name = name,
-    .parameter = "qcow2ext-data-file",
+    .parameter = "qcow2ext-data-file", 
+    .writable = files->writable && depth == 0,
+    .lock = files->lock && depth == 0,
   };
   CLEANUP_FREE char *path = NULL;
   struct stat st;

@@ -13,6 +13,9 @@
  * names in the layer that is opened next are looked for.
  */
 struct named_files {
+  bool writable;                /* open the served image's data file so, if
+                                   we may */
+  bool lock;                    /* lock that file */
   char *layer_dir;              /* of the current layer; NULL: not local */
   char *tree;                   /* the default tree; NULL: none */
   struct file_id *seen;
@@ -27,7 +30,7 @@ int named_files_init (struct named_files *files, const char *path,
 void named_files_free (struct named_files *files);
 
 /* The engine's door to the files; opaque is the struct named_files.  Files
- * are opened for reading only.  The policy is that of the named-file.c note.
+ * are opened for reading only, but for that one.  The policy is that of the named-file.c note.
  */
 int named_open_data (void *opaque, unsigned depth, const struct store *of,
                      const char *name, struct store **store);

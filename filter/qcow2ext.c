@@ -36,12 +36,13 @@
 #include "compress.h"
 #include "config.h"
 #include "format.h"
+#include "image-lock.h"
 #include "image.h"
 #include "named-file.h"
 #include "report.h"
 #include "snapshot.h"
 #include "store-file.h"
-#include "store-next.h"
+#include "store-image.h"
 
 /* nbdkit fixes the callbacks' parameters; few need them all. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -52,30 +53,34 @@ NBDKIT_DLL_PUBLIC int qcow2ext_debug_verbose = 0;
 /* An extents reply holds at most this many; the client asks again. */
 #define MAX_EXTENTS_REPLY 65536
 
-/* How much of the image must look the same through the layers below as
- * through our own descriptor for it to count as that local file.
- */
-#define LOCAL_PROBE 65536
-
 struct session {
   struct session *next;
   char *snapshot;               /* ID or name; NULL: the live disk */
+  bool writable;                /* asked for; the image may refuse */
   unsigned handles;
   struct image *image;
+  struct image_write_env write_env; /* for as long as the image is open */
   char *description;
 };
 
 struct handle {
   struct handle *next, **prev;
   struct session *session;      /* NULL: detached */
+  bool readonly;                /* the client must not write */
 };
 
 static pthread_mutex_t sessions_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct session *sessions;
 static struct handle *handles;
+static int lock_fd = -1;        /* of the image file, while in use */
 static bool serialize;          /* the layers below are not parallel */
 static bool warned;             /* about the state of the image, at start */
 static unsigned loaded;
+
+static pthread_t idle;          /* see idle_thread */
+static bool idle_runs;
+static pthread_cond_t quit_cond = PTHREAD_COND_INITIALIZER;
+static bool quitting;           /* under sessions_lock */
 
 static void
 sink (enum report_level level, const char *message)
@@ -139,18 +144,23 @@ qcow2ext_config_complete (nbdkit_next_config_complete *next,
   return next (nxdata);
 }
 
-/* Opens the image file itself, if it is there and something we can read.
- * Returns -1 if not: nothing is wrong with that.
+/* Opens the image file itself, if it is there and something we can open; for
+ * writing, if that is wanted and allowed.  Returns -1 if not: nothing is
+ * wrong with that.
  */
 static int
-open_local (struct stat *st)
+open_local (bool writable, struct stat *st)
 {
-  int fd;
+  const int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+  int fd = -1;
 
   if (config.image_path == NULL || stat (config.image_path, st) == -1
       || (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode)))
     return -1;
-  fd = open (config.image_path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  if (writable)
+    fd = open (config.image_path, O_RDWR | flags);
+  if (fd == -1)
+    fd = open (config.image_path, O_RDONLY | flags);
   if (fd == -1)
     return -1;
   if (fstat (fd, st) == -1) {
@@ -160,12 +170,20 @@ open_local (struct stat *st)
   return fd;
 }
 
+/* What an image is opened for. */
+struct purpose {
+  const char *snapshot;         /* ID or name; NULL: the live disk */
+  bool writable;
+  bool lock;
+  const struct image_write_env *write_env;
+};
+
 /* Opens the image in store and what it refers to.  path is that of the
  * image, if it is a local file.  Takes the store.
  */
 static struct image *
 open_image (struct store *store, const char *path, const struct stat *st,
-            const char *snapshot)
+            const struct purpose *purpose)
 {
   struct named_files files;
   const struct image_env env = {
@@ -175,7 +193,8 @@ open_image (struct store *store, const char *path, const struct stat *st,
   };
   const struct image_options options = {
     .env = &env,
-    .snapshot = snapshot,
+    .write_env = purpose->write_env,
+    .snapshot = purpose->snapshot,
     .l2_cache_size = config.l2_cache_size,
     .decoded_cache_size = config.decoded_cache_size,
     .warn = !warned,
@@ -187,6 +206,8 @@ open_image (struct store *store, const char *path, const struct stat *st,
     store_close (store);
     return NULL;
   }
+  files.writable = purpose->writable;
+  files.lock = purpose->lock;
   if (image_open (store, &options, &image) < 0)
     image = NULL;
   named_files_free (&files);
@@ -205,7 +226,7 @@ validate_local (void)
   struct stat st;
   struct store *store;
   struct image *image;
-  const int fd = open_local (&st);
+  const int fd = open_local (false, &st);
 
   if (fd == -1)
     return 0;
@@ -219,11 +240,70 @@ validate_local (void)
     nbdkit_error ("%s: %m", config.image_path);
     return -1;
   }
-  image = open_image (store, config.image_path, &st, config.snapshot);
+  image = open_image (store, config.image_path, &st,
+                      &(struct purpose) { .snapshot = config.snapshot });
   if (image == NULL)
     return -1;
   image_close (image);
   return 0;
+}
+
+/* With a client that stays connected but does nothing, what it has written
+ * becomes durable all the same: it may be the server that is killed.
+ */
+#define IDLE_SECONDS 2
+
+static void *
+idle_thread (void *arg)
+{
+  pthread_mutex_lock (&sessions_lock);
+  while (!quitting) {
+    struct timespec when;
+
+    clock_gettime (CLOCK_REALTIME, &when);
+    when.tv_sec += IDLE_SECONDS;
+    pthread_cond_timedwait (&quit_cond, &sessions_lock, &when);
+    for (struct session *s = sessions; s && !quitting; s = s->next)
+      if (s->image)
+        image_settle (s->image, true);
+  }
+  pthread_mutex_unlock (&sessions_lock);
+  return NULL;
+}
+
+static int
+qcow2ext_after_fork (nbdkit_backend *backend)
+{
+  const int err = pthread_create (&idle, NULL, idle_thread, NULL);
+
+  /* To fail here would be worse: the server has already said that it runs. */
+  if (err)
+    nbdkit_error ("warning: no thread for idle clients: %s", strerror (err));
+  else
+    idle_runs = true;
+  return 0;
+}
+
+static void
+stop_idle_thread (void)
+{
+  if (!idle_runs)
+    return;
+  pthread_mutex_lock (&sessions_lock);
+  quitting = true;
+  pthread_cond_signal (&quit_cond);
+  pthread_mutex_unlock (&sessions_lock);
+  pthread_join (idle, NULL);
+}
+
+/* The server quits.  Connections that have not ended do not any more. */
+static void
+qcow2ext_cleanup (nbdkit_backend *backend)
+{
+  stop_idle_thread ();
+  LOCK_FOR_SCOPE (&sessions_lock);
+  for (struct session *s = sessions; s; s = s->next)
+    image_settle (s->image, false);
 }
 
 static int
@@ -233,40 +313,67 @@ qcow2ext_get_ready (int thread_model)
   return validate_local ();
 }
 
-/* Is what lies below us that local file, unchanged? */
-static bool
-same_content (struct store *store, int fd, const struct stat *st)
+/* Takes or changes the lock of the image, for all sessions of this server.
+ * It has a descriptor of its own, since sessions must not lock each other out.
+ */
+static int
+lock_image (void)
 {
-  CLEANUP_FREE uint8_t *ours = malloc (LOCAL_PROBE);
-  CLEANUP_FREE uint8_t *theirs = malloc (LOCAL_PROBE);
-  uint64_t size;
-  ssize_t n;
+  bool any = false, writing = false;
+  struct stat st;
 
-  if (ours == NULL || theirs == NULL || store_get_size (store, &size) < 0
-      || (S_ISREG (st->st_mode) && size != (uint64_t) st->st_size))
-    return false;
-  n = pread (fd, ours, LOCAL_PROBE, 0);
-  return n > 0 && store_pread (store, theirs, n, 0) == 0
-    && memcmp (ours, theirs, n) == 0;
+  for (const struct session *s = sessions; s; s = s->next) {
+    any = true;
+    writing |= s->writable;
+  }
+  if (!any) {
+    if (lock_fd != -1)
+      close (lock_fd);
+    lock_fd = -1;
+    return 0;
+  }
+  if (!config.lock)
+    return 0;
+  if (lock_fd == -1)
+    lock_fd = open_local (false, &st);
+  if (lock_fd == -1)            /* not a local file, or not yet readable */
+    return 0;
+  return image_lock (lock_fd, writing, config.image_path);
 }
 
-/* Opens the image through the layers below. */
-static struct image *
-open_below (nbdkit_backend *backend, int readonly, const char *snapshot)
+/* Opens the image of a session through the layers below. */
+static int
+open_session (struct session *s, nbdkit_backend *backend)
 {
   struct stat st;
-  CLEANUP_CLOSE int fd = open_local (&st);
+  int fd = open_local (s->writable, &st);
   struct store *store;
-  const char *path;
+  struct image_write_env *env = &s->write_env;
+  const struct purpose purpose = {
+    .snapshot = s->snapshot,
+    .writable = s->writable,
+    .lock = config.lock,
+    .write_env = s->writable ? env : NULL,
+  };
 
-  store = store_next_open (backend,
-                           config.image_path ? config.image_path
-                                             : "the qcow2 image",
-                           readonly, serialize);
+  store = store_image_open (backend,
+                            config.image_path ? config.image_path
+                                              : "the qcow2 image",
+                            !s->writable, serialize, fd);
   if (store == NULL)
-    return NULL;
-  path = fd != -1 && same_content (store, fd, &st) ? config.image_path : NULL;
-  return open_image (store, path, &st, snapshot);
+    return -1;
+  *env = (struct image_write_env) {
+    .refuse = store_image_refuse,
+    .prove = store_image_prove,
+    .opaque = store,
+  };
+  s->image = open_image (store, store_image_is_local (store)
+                                ? config.image_path : NULL,
+                         &st, &purpose);
+  if (s->image == NULL)
+    return -1;
+  s->description = image_describe (s->image);
+  return 0;
 }
 
 static void
@@ -284,9 +391,20 @@ same_string (const char *a, const char *b)
   return a == b || (a && b && strcmp (a, b) == 0);
 }
 
+static void
+session_unlink (struct session *s)
+{
+  struct session **p = &sessions;
+
+  while (*p != s)
+    p = &(*p)->next;
+  *p = s->next;
+  lock_image ();
+}
+
 /* Finds or opens the session of an export, under sessions_lock. */
 static struct session *
-session_get (nbdkit_backend *backend, int readonly, const char *snapshot)
+session_get (nbdkit_backend *backend, bool writable, const char *snapshot)
 {
   struct session *s;
 
@@ -300,29 +418,29 @@ session_get (nbdkit_backend *backend, int readonly, const char *snapshot)
       free (s);
       return NULL;
     }
-    s->image = open_below (backend, readonly, snapshot);
-    if (s->image == NULL) {
+    s->writable = writable && snapshot == NULL;
+    s->next = sessions;
+    sessions = s;
+    if (lock_image () < 0 || open_session (s, backend) == -1) {
+      session_unlink (s);
       session_free (s);
       return NULL;
     }
-    s->description = image_describe (s->image);
-    s->next = sessions;
-    sessions = s;
   }
   s->handles++;
   return s;
 }
 
+/* The last to leave finds everything as it should be on disk, before the
+ * lock goes and before its client sees the connection end.
+ */
 static void
 session_put (struct session *s)
 {
-  struct session **p = &sessions;
-
   if (--s->handles > 0)
     return;
-  while (*p != s)
-    p = &(*p)->next;
-  *p = s->next;
+  image_settle (s->image, false);
+  session_unlink (s);
   session_free (s);
 }
 
@@ -350,7 +468,8 @@ qcow2ext_open (nbdkit_next_open *next, nbdkit_context *context, int readonly,
     snapshot = exportname;
 
   LOCK_FOR_SCOPE (&sessions_lock);
-  h->session = session_get (nbdkit_context_get_backend (context), readonly,
+  h->readonly = readonly;
+  h->session = session_get (nbdkit_context_get_backend (context), !readonly,
                             snapshot);
   if (h->session == NULL) {
     free (h);
@@ -418,7 +537,7 @@ qcow2ext_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
     return nbdkit_add_export (exports, "", NULL);
 
   LOCK_FOR_SCOPE (&sessions_lock);
-  s = session_get (nxdata, 1, NULL);
+  s = session_get (nxdata, !readonly, NULL);
   if (s == NULL)
     return -1;
   r = nbdkit_add_export (exports, "", s->description);
@@ -483,28 +602,93 @@ no (nbdkit_next *next, void *handle)
 }
 
 static int
+qcow2ext_can_write (nbdkit_next *next, void *handle)
+{
+  const struct handle *h = handle;
+
+  return !h->readonly && image_is_writable (h->session->image);
+}
+
+static int
+qcow2ext_can_zero (nbdkit_next *next, void *handle)
+{
+  return NBDKIT_ZERO_NATIVE;
+}
+
+static int
+qcow2ext_can_fua (nbdkit_next *next, void *handle)
+{
+  return NBDKIT_FUA_NATIVE;
+}
+
+static int
 qcow2ext_can_cache (nbdkit_next *next, void *handle)
 {
   return NBDKIT_CACHE_NATIVE;
+}
+
+/* Turns what the engine returned into what nbdkit wants. */
+static int
+done (int r, int *err)
+{
+  if (r >= 0)
+    return 0;
+  *err = -r;
+  return -1;
 }
 
 static int
 qcow2ext_pread (nbdkit_next *next, void *handle, void *buf, uint32_t count,
                 uint64_t offset, uint32_t flags, int *err)
 {
-  const int r = image_read (image_of (handle), buf, count, offset);
-
-  if (r == 0)
-    return 0;
-  *err = -r;
-  return -1;
+  return done (image_read (image_of (handle), buf, count, offset), err);
 }
 
-/* Reading is all there is, so there is nothing to flush. */
+/* What a change with FUA has to add. */
+static int
+done_change (struct image *image, int r, uint32_t flags, int *err)
+{
+  if (r == 0 && (flags & NBDKIT_FLAG_FUA))
+    r = image_flush (image);
+  return done (r, err);
+}
+
+static int
+qcow2ext_pwrite (nbdkit_next *next, void *handle, const void *buf,
+                 uint32_t count, uint64_t offset, uint32_t flags, int *err)
+{
+  struct image *image = image_of (handle);
+
+  return done_change (image, image_write (image, buf, count, offset), flags,
+                      err);
+}
+
+static int
+qcow2ext_zero (nbdkit_next *next, void *handle, uint32_t count,
+               uint64_t offset, uint32_t flags, int *err)
+{
+  struct image *image = image_of (handle);
+  const unsigned how =
+    (flags & NBDKIT_FLAG_MAY_TRIM ? IMAGE_ZERO_UNMAP : 0)
+    | (flags & NBDKIT_FLAG_FAST_ZERO ? IMAGE_ZERO_FAST : 0);
+
+  return done_change (image, image_zero (image, count, offset, how), flags,
+                      err);
+}
+
+static int
+qcow2ext_trim (nbdkit_next *next, void *handle, uint32_t count,
+               uint64_t offset, uint32_t flags, int *err)
+{
+  struct image *image = image_of (handle);
+
+  return done_change (image, image_trim (image, count, offset), flags, err);
+}
+
 static int
 qcow2ext_flush (nbdkit_next *next, void *handle, uint32_t flags, int *err)
 {
-  return 0;
+  return done (image_flush (image_of (handle)), err);
 }
 
 /* Joins extents of equal type before nbdkit gets them. */
@@ -557,10 +741,7 @@ qcow2ext_extents (nbdkit_next *next, void *handle, uint32_t count,
 
   if (r == 0)
     r = add_pending (&c);
-  if (r >= 0)
-    return 0;
-  *err = -r;
-  return -1;
+  return done (r, err);
 }
 
 static int
@@ -595,6 +776,8 @@ static struct nbdkit_filter filter = {
   .dump_plugin = qcow2ext_dump_plugin,
 #endif
   .get_ready = qcow2ext_get_ready,
+  .after_fork = qcow2ext_after_fork,
+  .cleanup = qcow2ext_cleanup,
   .list_exports = qcow2ext_list_exports,
   .default_export = qcow2ext_default_export,
   .open = qcow2ext_open,
@@ -603,17 +786,20 @@ static struct nbdkit_filter filter = {
   .get_size = qcow2ext_get_size,
   .export_description = qcow2ext_export_description,
   .block_size = qcow2ext_block_size,
-  .can_write = no,
+  .can_write = qcow2ext_can_write,
   .can_flush = yes,
   .is_rotational = no,
-  .can_trim = no,
-  .can_zero = no,
-  .can_fast_zero = no,
+  .can_trim = yes,
+  .can_zero = qcow2ext_can_zero,
+  .can_fast_zero = yes,
   .can_extents = yes,
-  .can_fua = no,
+  .can_fua = qcow2ext_can_fua,
   .can_multi_conn = yes,
   .can_cache = qcow2ext_can_cache,
   .pread = qcow2ext_pread,
+  .pwrite = qcow2ext_pwrite,
+  .zero = qcow2ext_zero,
+  .trim = qcow2ext_trim,
   .flush = qcow2ext_flush,
   .extents = qcow2ext_extents,
   .cache = qcow2ext_cache,

@@ -5,17 +5,27 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "store-file.h"
+
+/* Zeros are written in pieces of this size. */
+#define ZERO_CHUNK (1 << 20)
 
 struct store_file {
   struct store store;
   int fd;
   bool block;                   /* a block device */
+
+  /* What the file system was found not to support, so that it is not asked
+   * again.
+   */
+  atomic_bool no_punch, no_zero_range;
 };
 
 static int
@@ -114,6 +124,140 @@ file_cache (struct store *store, uint64_t count, uint64_t offset)
                          POSIX_FADV_WILLNEED);
 }
 
+static int
+file_pwrite (struct store *store, const void *buf, size_t count,
+             uint64_t offset)
+{
+  const int fd = ((struct store_file *) store)->fd;
+  const uint8_t *p = buf;
+
+  while (count > 0) {
+    const ssize_t r = pwrite (fd, p, count, offset);
+
+    if (r == -1) {
+      if (errno == EINTR)
+        continue;
+      return -errno;
+    }
+    p += r;
+    offset += r;
+    count -= r;
+  }
+  return 0;
+}
+
+static bool
+unsupported (int error)
+{
+  /* EINVAL: a block device, with a range that is not aligned. */
+  return error == EOPNOTSUPP || error == ENOSYS || error == ENODEV
+    || error == EINVAL;
+}
+
+/* Calls fallocate; returns -ENOTSUP, and notes it, if it is not supported. */
+static int
+try_fallocate (struct store_file *s, int mode, uint64_t count,
+               uint64_t offset, atomic_bool *no)
+{
+  if (*no)
+    return -ENOTSUP;
+  while (fallocate (s->fd, mode, offset, count) == -1) {
+    if (errno == EINTR)
+      continue;
+    if (!unsupported (errno))
+      return -errno;
+    if (errno != EINVAL)
+      *no = true;
+    return -ENOTSUP;
+  }
+  return 0;
+}
+
+static int
+punch (struct store_file *s, uint64_t count, uint64_t offset)
+{
+  return try_fallocate (s, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, count,
+                        offset, &s->no_punch);
+}
+
+static int
+write_zeros (struct store *store, uint64_t count, uint64_t offset)
+{
+  const size_t chunk = count < ZERO_CHUNK ? count : ZERO_CHUNK;
+  CLEANUP_FREE void *zeros = calloc (1, chunk);
+
+  if (zeros == NULL)
+    return -ENOMEM;
+  while (count > 0) {
+    const size_t n = count < chunk ? count : chunk;
+    const int r = file_pwrite (store, zeros, n, offset);
+
+    if (r < 0)
+      return r;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+static int
+file_zero (struct store *store, uint64_t count, uint64_t offset,
+           unsigned flags)
+{
+  struct store_file *s = (struct store_file *) store;
+  uint64_t size = 0;
+  int r;
+
+  /* What lies behind the end reads as zeros. */
+  if ((r = file_get_size (store, &size)) < 0)
+    return r;
+  if (offset >= size)
+    return 0;
+  if (count > size - offset)
+    count = size - offset;
+
+  r = -ENOTSUP;
+  if (flags & STORE_ZERO_PUNCH)
+    r = punch (s, count, offset);
+  if (r == -ENOTSUP)
+    r = try_fallocate (s, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, count,
+                       offset, &s->no_zero_range);
+  if (r == -ENOTSUP && !s->block && !(flags & STORE_ZERO_PUNCH)) {
+    /* A hole that is filled again keeps its space. */
+    r = punch (s, count, offset);
+    if (r == 0 && fallocate (s->fd, FALLOC_FL_KEEP_SIZE, offset, count) == -1
+        && !unsupported (errno))
+      return -errno;
+  }
+  if (r != -ENOTSUP || (flags & STORE_ZERO_FAST))
+    return r;
+  return write_zeros (store, count, offset);
+}
+
+static int
+file_discard (struct store *store, uint64_t count, uint64_t offset)
+{
+  struct store_file *s = (struct store_file *) store;
+
+  return punch (s, count, offset);
+}
+
+static int
+file_flush (struct store *store)
+{
+  return fdatasync (((struct store_file *) store)->fd) == -1 ? -errno : 0;
+}
+
+static int
+file_resize (struct store *store, uint64_t size)
+{
+  struct store_file *s = (struct store_file *) store;
+
+  if (s->block)
+    return -ENOTSUP;
+  return ftruncate (s->fd, size) == -1 ? -errno : 0;
+}
+
 static void
 file_close (struct store *store)
 {
@@ -127,6 +271,11 @@ static const struct store_ops file_ops = {
   .get_size = file_get_size,
   .extents = file_extents,
   .cache = file_cache,
+  .pwrite = file_pwrite,
+  .zero = file_zero,
+  .discard = file_discard,
+  .flush = file_flush,
+  .resize = file_resize,
   .close = file_close,
 };
 
@@ -150,6 +299,7 @@ store_file_new (int fd, const char *name)
   s->store.ops = &file_ops;
   s->fd = fd;
   s->block = s->store.fixed_size = S_ISBLK (st.st_mode);
+  s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY;
   return &s->store;
 }
 

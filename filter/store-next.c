@@ -26,27 +26,32 @@ struct store_next {
   nbdkit_next *next;
   uint64_t size;                /* fixed while the context is open */
   uint32_t minimum, maximum;    /* request sizes; minimum a power of 2 */
-  bool can_cache;
+  bool can_cache, can_zero, can_fast_zero, can_flush;
   bool serialize;
 };
 
 /* One for all contexts: they share the layers below. */
 static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Held while part of a block is read, changed and written. */
+static pthread_mutex_t partial_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Calls a function of the layer below; an expression that is 0 or -errno. */
+#define CALL(s, function, ...)                                          \
+  ({                                                                    \
+    int err_ = 0, r_;                                                   \
+    if ((s)->serialize)                                                 \
+      pthread_mutex_lock (&serial_lock);                                \
+    r_ = (s)->next->function ((s)->next, __VA_ARGS__, &err_);           \
+    if ((s)->serialize)                                                 \
+      pthread_mutex_unlock (&serial_lock);                              \
+    r_ == -1 ? (err_ ? -err_ : -EIO) : 0;                               \
+  })
+
 static int
 read_blocks (struct store_next *s, void *buf, uint32_t count, uint64_t offset)
 {
-  pthread_mutex_t *lock = s->serialize ? &serial_lock : NULL;
-  int err = 0, r;
-
-  if (lock)
-    pthread_mutex_lock (lock);
-  r = s->next->pread (s->next, buf, count, offset, 0, &err);
-  if (lock)
-    pthread_mutex_unlock (lock);
-  if (r == -1)
-    return err ? -err : -EIO;
-  return 0;
+  return CALL (s, pread, buf, count, offset, 0);
 }
 
 /* Reads a part of one block. */
@@ -88,7 +93,6 @@ next_pread (struct store *store, void *buf, size_t count, uint64_t offset)
       n = s->minimum - (offset & mask);
       if (n > count)
         n = count;
-      /* A read of no less than what a block of 1 asks for is never partial. */
       r = read_partial (s, p, n, offset);
     }
     else {
@@ -138,19 +142,131 @@ next_cache (struct store *store, uint64_t count, uint64_t offset)
 
   while (offset < end) {
     const uint64_t n = end - offset < s->maximum ? end - offset : s->maximum;
-    pthread_mutex_t *lock = s->serialize ? &serial_lock : NULL;
-    int err = 0, r;
+    const int r = CALL (s, cache, n, offset, 0);
 
-    if (lock)
-      pthread_mutex_lock (lock);
-    r = s->next->cache (s->next, n, offset, 0, &err);
-    if (lock)
-      pthread_mutex_unlock (lock);
-    if (r == -1)
-      return err ? -err : -EIO;
+    if (r < 0)
+      return r;
     offset += n;
   }
   return 0;
+}
+
+/* Changes a part of one block. */
+static int
+write_partial (struct store_next *s, const void *buf, size_t count,
+               uint64_t offset)
+{
+  const uint64_t block = offset & -(uint64_t) s->minimum;
+  const uint64_t left = s->size - block;
+  const uint32_t n = left < s->minimum ? left : s->minimum;
+  CLEANUP_FREE uint8_t *bounce = malloc (s->minimum);
+  int r;
+
+  if (bounce == NULL)
+    return -ENOMEM;
+  LOCK_FOR_SCOPE (&partial_lock);
+  r = read_blocks (s, bounce, n, block);
+  if (r < 0)
+    return r;
+  memcpy (bounce + (offset - block), buf, count);
+  return CALL (s, pwrite, bounce, n, block, 0);
+}
+
+static int
+next_pwrite (struct store *store, const void *buf, size_t count,
+             uint64_t offset)
+{
+  struct store_next *s = (struct store_next *) store;
+  const uint32_t mask = s->minimum - 1;
+  const uint8_t *p = buf;
+  int r;
+
+  if (offset > s->size || count > s->size - offset)
+    return -ENOSPC;             /* nbdkit aborts on a write past the end */
+
+  while (count > 0) {
+    size_t n;
+
+    if ((offset & mask) || (count & ~(size_t) mask) == 0) {
+      n = s->minimum - (offset & mask);
+      if (n > count)
+        n = count;
+      r = write_partial (s, p, n, offset);
+    }
+    else {
+      n = count & ~(size_t) mask;
+      if (n > s->maximum)
+        n = s->maximum;
+      r = CALL (s, pwrite, p, n, offset, 0);
+    }
+    if (r < 0)
+      return r;
+    p += n;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+static int
+next_zero (struct store *store, uint64_t count, uint64_t offset,
+           unsigned flags)
+{
+  struct store_next *s = (struct store_next *) store;
+  const bool aligned = ((offset | count) & (s->minimum - 1)) == 0;
+  CLEANUP_FREE uint8_t *zeros = NULL;
+  int r;
+
+  if (offset >= s->size)
+    return 0;
+  if (count > s->size - offset)
+    count = s->size - offset;
+
+  if (flags & STORE_ZERO_FAST && !(aligned && s->can_fast_zero))
+    return -ENOTSUP;
+  if (!(aligned && s->can_zero)) {
+    zeros = calloc (1, count < MAX_REQUEST ? count : MAX_REQUEST);
+    if (zeros == NULL)
+      return -ENOMEM;
+  }
+  while (count > 0) {
+    const uint32_t n = count < s->maximum ? count : s->maximum;
+
+    if (zeros)
+      r = next_pwrite (store, zeros, n, offset);
+    else
+      r = CALL (s, zero, n, offset,
+                (flags & STORE_ZERO_PUNCH ? NBDKIT_FLAG_MAY_TRIM : 0)
+                | (flags & STORE_ZERO_FAST ? NBDKIT_FLAG_FAST_ZERO : 0));
+    if (r < 0)
+      return r == -EOPNOTSUPP ? -ENOTSUP : r;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+/* A trim of the layer below promises nothing about what is read then. */
+static int
+next_discard (struct store *store, uint64_t count, uint64_t offset)
+{
+  (void) store, (void) count, (void) offset;
+  return -ENOTSUP;
+}
+
+static int
+next_flush (struct store *store)
+{
+  struct store_next *s = (struct store_next *) store;
+
+  return s->can_flush ? CALL (s, flush, 0) : 0;
+}
+
+static int
+next_resize (struct store *store, uint64_t size)
+{
+  (void) store, (void) size;
+  return -ENOTSUP;
 }
 
 static void
@@ -169,6 +285,11 @@ static const struct store_ops next_ops = {
   .get_size = next_get_size,
   .extents = next_extents,
   .cache = next_cache,
+  .pwrite = next_pwrite,
+  .zero = next_zero,
+  .discard = next_discard,
+  .flush = next_flush,
+  .resize = next_resize,
   .close = next_close,
 };
 
@@ -193,12 +314,21 @@ prepare (struct store_next *s)
   s->minimum = minimum ? minimum : 1;
   s->maximum = maximum && maximum < MAX_REQUEST ? maximum : MAX_REQUEST;
   s->maximum &= ~(s->minimum - 1);
-  if (s->next->can_write (s->next) == -1)
-    return -1;
-  r = s->next->can_cache (s->next);
-  if (r == -1)
+  if ((r = s->next->can_cache (s->next)) == -1)
     return -1;
   s->can_cache = r != NBDKIT_CACHE_NONE;
+  if ((r = s->next->can_write (s->next)) == -1)
+    return -1;
+  s->store.readonly = r == 0;
+  if ((r = s->next->can_flush (s->next)) == -1)
+    return -1;
+  s->can_flush = r;
+  if ((r = s->next->can_zero (s->next)) == -1)
+    return -1;
+  s->can_zero = r > NBDKIT_ZERO_NONE;
+  if ((r = s->next->can_fast_zero (s->next)) == -1)
+    return -1;
+  s->can_fast_zero = r == 1;
   return 0;
 }
 

@@ -125,14 +125,16 @@ put (struct decoded *d)
 }
 
 void
-decoded_cache_drop (struct decoded_cache *cache, const struct image *image)
+decoded_cache_drop_range (struct decoded_cache *cache,
+                          const struct image *image, uint64_t offset,
+                          uint64_t length)
 {
   struct decoded *d, *older;
 
   LOCK_FOR_SCOPE (&cache->lock);
   for (d = cache->newest; d; d = older) {
     older = d->older;
-    if (d->image == image)
+    if (d->image == image && d->host >= offset && d->host - offset < length)
       forget (cache, d);
   }
 }

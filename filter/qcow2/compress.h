@@ -16,9 +16,10 @@
 struct decoded_cache *decoded_cache_new (size_t limit);
 void decoded_cache_free (struct decoded_cache *cache);
 
-/* Forgets all clusters of an image. */
-void decoded_cache_drop (struct decoded_cache *cache,
-                         const struct image *image);
+/* Forgets what was decoded from a host range of an image, in bytes. */
+void decoded_cache_drop_range (struct decoded_cache *cache,
+                               const struct image *image, uint64_t offset,
+                               uint64_t length);
 
 /* Reads run->length bytes at guest offset, where run (RUN_COMPRESSED) has
  * been looked up.  Several threads that want the same cluster decode it once.

@@ -32,6 +32,7 @@ static inline be64 be64_make (uint64_t v) { return (be64) { htobe64 (v) }; }
 #define QCOW2_SECTOR_SIZE 512
 #define QCOW2_MIN_CLUSTER_BITS 9
 #define QCOW2_MAX_CLUSTER_BITS 21
+#define QCOW2_MAX_CLUSTER_SECTORS (1 << (QCOW2_MAX_CLUSTER_BITS - 9))
 #define QCOW2_SUBCLUSTERS 32           /* per cluster, with extended L2 */
 #define QCOW2_MIN_EXTENDED_BITS 14     /* a subcluster is >= 512 bytes */
 #define QCOW2_MAX_L1_BYTES (UINT64_C (32) << 20)

@@ -18,6 +18,7 @@
 #include "image.h"
 #include "snapshot.h"
 #include "table-cache.h"
+#include "writer.h"
 
 /* How much of an L1 table is looked at in one go. */
 #define L1_CHUNK 65536
@@ -40,7 +41,8 @@ read_l1 (struct image *image, uint64_t offset, uint32_t entries)
   CLEANUP_FREE uint8_t *chunk = malloc (L1_CHUNK);
   int r;
 
-  if (offset > image->file_size || bytes > image->file_size - offset) {
+  if (offset > image_file_size (image)
+      || bytes > image_file_size (image) - offset) {
     report_error ("%s: the L1 table lies past the end of the file (is the "
                   "image cut short?)", image->file->name);
     return -EINVAL;
@@ -141,7 +143,7 @@ debug_header (const struct image *image, unsigned depth)
   report_debug ("layer %u: %s: qcow2 v%u, virtual size %" PRIu64
                 ", cluster_bits %u, file size %" PRIu64, depth,
                 image->file->name, h->version, h->size, h->cluster_bits,
-                image->file_size);
+                image_file_size (image));
   report_debug ("layer %u: features: incompatible 0x%" PRIx64
                 " compatible 0x%" PRIx64 " autoclear 0x%" PRIx64
                 ", compression type %u, refcount bits %u", depth,
@@ -218,6 +220,7 @@ open_layer (struct store *store, enum image_format format,
             struct image **result)
 {
   struct image *image = calloc (1, sizeof *image);
+  uint64_t size;
   int r;
 
   if (image == NULL) {
@@ -229,14 +232,15 @@ open_layer (struct store *store, enum image_format format,
   pthread_mutex_init (&image->limit.lock, NULL);
   *result = image;
 
-  r = store_get_size (store, &image->file_size);
+  r = store_get_size (store, &size);
   if (r < 0) {
     report_error ("%s: the size cannot be read: %s", store->name,
                   strerror (-r));
     return r;
   }
+  atomic_init (&image->file_size, size);
   if (format == IMAGE_RAW) {
-    image->size = image->file_size;
+    image->size = size;
     return 0;
   }
   return open_qcow2 (image, options, depth);
@@ -297,6 +301,9 @@ image_open (struct store *store, const struct image_options *options,
     if (image->header.backing_file || depth == 0)
       r = open_next_layer (top, image, options, depth++);
 
+  if (r == 0 && options->write_env)
+    r = writer_open (top, options->write_env);
+
   if (r < 0) {
     if (r == -ENOMEM)
       report_error ("the image cannot be opened: out of memory");
@@ -316,6 +323,7 @@ image_close (struct image *image)
   while (image) {
     struct image *backing = image->backing;
 
+    writer_close (image);
     if (image->l2 && tables)
       table_cache_drop (image);
     if (image->data != image->file)

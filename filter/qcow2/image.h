@@ -5,10 +5,12 @@
 #ifndef QCOW2_IMAGE_H
 #define QCOW2_IMAGE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "format.h"
 #include "header.h"
 #include "report.h"
 #include "store.h"
@@ -17,6 +19,7 @@ struct decoded_cache;
 struct l2_table;
 struct snapshot_list;
 struct table_cache;
+struct writer;
 
 /* How many layers a chain may have. */
 #define IMAGE_MAX_DEPTH 200
@@ -24,14 +27,15 @@ struct table_cache;
 enum image_format { IMAGE_QCOW2, IMAGE_RAW };
 
 /* One layer: a qcow2 image, or a raw file at the end of a chain.  All of it
- * is set by image_open and constant from then on, but for the slots of l2,
- * which the table cache guards.
+ * is set by image_open and constant from then on, but for l2 and, while the
+ * image is written to, l1, which change under the table cache's lock.
  */
 struct image {
   enum image_format format;
   struct store *file;           /* the image file itself */
   struct store *data;           /* where clusters lie: file or data file */
-  uint64_t file_size;           /* of the image file, bytes */
+  _Atomic uint64_t file_size;   /* of the image file, bytes; grows with
+                                   what is allocated past its end */
   uint64_t size;                /* what the guest sees, bytes */
   struct image *backing;        /* NULL: none */
 
@@ -50,8 +54,34 @@ struct image {
   struct snapshot_list *snapshots;
   struct table_cache *tables;   /* shared by the layers of a chain */
   struct decoded_cache *decoded; /* likewise */
+  struct writer *writer;        /* NULL: this layer is only read */
   struct report_limit limit;
 };
+
+static inline uint64_t
+image_file_size (const struct image *image)
+{
+  return atomic_load_explicit (&image->file_size, memory_order_relaxed);
+}
+
+/* An entry of the L1 table, and where the L2 table is that it refers to (0:
+ * nowhere).
+ */
+static inline uint64_t
+image_l1_entry (const struct image *image, uint32_t l1_index)
+{
+  const be64 e = {
+    __atomic_load_n (&image->l1[l1_index].raw, __ATOMIC_RELAXED)
+  };
+
+  return be64_get (e);
+}
+
+static inline uint64_t
+image_l2_offset (const struct image *image, uint32_t l1_index)
+{
+  return image_l1_entry (image, l1_index) & QCOW2_L1_OFFSET;
+}
 
 static inline uint64_t
 image_cluster_size (const struct image *image)
@@ -79,8 +109,25 @@ struct image_env {
   void *opaque;
 };
 
+/* What an image that is written to asks of its surroundings, all its life. */
+struct image_write_env {
+  /* Says why this image must not be written to; NULL: it may. */
+  const char *(*refuse) (void *opaque, const struct image *image);
+
+  /* Called before the first change of a session: makes sure that what is
+   * written to the image file from now on reaches it as it is, by writing to
+   * length bytes from offset, which nothing refers to; with grow, they lie
+   * past the end of the file.  Sets *can_grow.  Returns 0 or -errno
+   * (reported).
+   */
+  int (*prove) (void *opaque, uint64_t offset, uint64_t length, bool grow,
+                bool *can_grow);
+  void *opaque;
+};
+
 struct image_options {
   const struct image_env *env;
+  const struct image_write_env *write_env; /* NULL: open for reading only */
   const char *snapshot;         /* ID or name; NULL: the active disk */
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
@@ -113,6 +160,42 @@ int image_read (struct image *image, void *buf, size_t count,
  */
 int image_extents (struct image *image, uint64_t count, uint64_t offset,
                    extent_fn fn, void *opaque);
+
+/* Is the image open for writing?  Not if it was not asked for, and not
+ * (reported) if it is in a state that we must not write to.
+ */
+bool image_is_writable (const struct image *image);
+
+/* Writes guest data.  What has been written is durable after image_flush.
+ * Requests that overlap may be done in any order; those that do not overlap
+ * never disturb each other.  Return 0 or -errno.
+ */
+int image_write (struct image *image, const void *buf, size_t count,
+                 uint64_t offset);
+
+/* Makes a guest range read as zeros.  IMAGE_ZERO_UNMAP: the space may be
+ * given back.  IMAGE_ZERO_FAST: fails with -ENOTSUP, with nothing changed,
+ * where zeros would have to be written.
+ */
+#define IMAGE_ZERO_UNMAP 1
+#define IMAGE_ZERO_FAST 2
+int image_zero (struct image *image, uint64_t count, uint64_t offset,
+                unsigned flags);
+
+/* Gives the space of a guest range back.  What could be given back reads as
+ * zeros afterwards, the rest as before.
+ */
+int image_trim (struct image *image, uint64_t count, uint64_t offset);
+
+/* Makes all that was complete before the call durable. */
+int image_flush (struct image *image);
+
+/* Brings the image into the state that it should have while nobody uses it:
+ * all durable, nothing leaked, no unused tail.  With idle, only if nothing
+ * has happened since the last call with it.  Does nothing if the image was
+ * not written to.  Returns 0 or -errno (reported).
+ */
+int image_settle (struct image *image, bool idle);
 
 /* Prefetches a guest range into the caches below.  Never fails for want of
  * memory or because something is unreadable: reading will tell.

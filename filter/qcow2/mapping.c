@@ -34,31 +34,41 @@ check_host (const struct image *image, uint64_t host, uint64_t guest)
   return NULL;
 }
 
-static void
-classify_compressed (const struct image *image, uint64_t entry,
-                     struct run *run)
+void
+mapping_compressed_range (const struct image *image, uint64_t entry,
+                          uint64_t *host, uint32_t *size)
 {
   /* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of
    * additional sectors above.
    */
   const unsigned x = 62 - (image->cluster_bits - 8);
-  const uint64_t host = entry & ((UINT64_C (1) << x) - 1);
-  const uint64_t sectors =
-    (entry >> x) & ((UINT64_C (1) << (62 - x)) - 1);
+  const uint64_t sectors = (entry >> x) & ((UINT64_C (1) << (62 - x)) - 1);
 
+  *host = entry & ((UINT64_C (1) << x) - 1);
+  *size = (sectors + 1) * QCOW2_SECTOR_SIZE
+    - (*host & (QCOW2_SECTOR_SIZE - 1));
+}
+
+static void
+classify_compressed (const struct image *image, uint64_t entry,
+                     struct run *run)
+{
+  uint64_t host;
+  uint32_t size;
+
+  mapping_compressed_range (image, entry, &host, &size);
   if (image->external) {
     invalid (run, -EIO, "compressed cluster in an image with an external "
              "data file");
     return;
   }
-  if (host >= image->file_size) {
+  if (host >= image_file_size (image)) {
     invalid (run, -EIO, "the compressed data lies past the end of the file");
     return;
   }
   run->type = RUN_COMPRESSED;
   run->host = host;
-  run->compressed_size = (sectors + 1) * QCOW2_SECTOR_SIZE
-    - (host & (QCOW2_SECTOR_SIZE - 1));
+  run->compressed_size = size;
 }
 
 /* Interprets the subclusters from number sub of a standard cluster.  Sets
@@ -134,7 +144,8 @@ classify (const struct image *image, uint64_t entry, uint64_t bitmap,
   }
   run->length = (uint64_t) units << image->unit_bits;
   if (run->type == RUN_DATA) {
-    if (!image->external && host >= image->file_size)
+    run->copied = image->external || (entry & QCOW2_COPIED);
+    if (!image->external && host >= image_file_size (image))
       invalid (run, -EIO, "the cluster lies past the end of the file");
     else
       run->host = host + ((uint64_t) sub << image->unit_bits);
@@ -150,7 +161,8 @@ continues (const struct run *a, const struct run *b)
   case RUN_ZERO:
     return b->type == a->type;
   case RUN_DATA:
-    return b->type == a->type && b->host == a->host + a->length;
+    return b->type == a->type && b->host == a->host + a->length
+      && b->copied == a->copied;
   default:
     return false;
   }
@@ -229,7 +241,7 @@ lookup_l1 (struct image *image, uint64_t offset, uint64_t max,
     if (t)
       return;
 
-    if ((be64_get (image->l1[l1_index]) & QCOW2_L1_OFFSET) == 0) {
+    if (image_l2_offset (image, l1_index) == 0) {
       run->type = RUN_UNALLOCATED;
       run->length = max;
       return;
@@ -266,6 +278,41 @@ mapping_lookup (struct image *image, uint64_t offset, uint64_t max,
       break;
     run->length += next.length;
   }
+}
+
+int
+mapping_get_entry (struct image *image, uint64_t offset,
+                   struct mapping_entry *e)
+{
+  const uint32_t l1_index = offset >> (image->l2_bits + image->cluster_bits);
+  const uint32_t index =
+    (offset >> image->cluster_bits) & ((UINT32_C (1) << image->l2_bits) - 1);
+  const uint64_t unit = offset & -(UINT64_C (1) << image->unit_bits);
+  const char *why;
+  int r;
+
+  memset (e, 0, sizeof *e);
+  for (;;) {
+    pthread_mutex_t *reader = brlock_read (table_cache_lock (image->tables));
+    struct l2_table *t = image->l2[l1_index];
+
+    if (t)
+      e->entry = l2_table_get (t, index, &e->bitmap);
+    pthread_mutex_unlock (reader);
+    if (t || image_l2_offset (image, l1_index) == 0)
+      break;
+
+    r = table_cache_load (image, l1_index, &why);
+    if (r < 0) {
+      invalid (&e->run, r, why);
+      return mapping_report (image, offset, &e->run);
+    }
+  }
+
+  classify (image, e->entry, e->bitmap, unit, &e->run);
+  if (e->run.type == RUN_INVALID)
+    return mapping_report (image, offset, &e->run);
+  return 0;
 }
 
 int

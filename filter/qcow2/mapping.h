@@ -23,6 +23,7 @@ struct run {
   uint64_t length;              /* bytes, > 0 */
   uint64_t host;                /* DATA: of the first byte, in image->data.
                                    COMPRESSED: of the compressed data */
+  bool copied;                  /* DATA: may be written in place */
   uint32_t compressed_size;     /* COMPRESSED: bytes to look at, at most */
   int error;                    /* INVALID: a negative errno */
   const char *why;              /* INVALID: what is wrong, or NULL */
@@ -37,6 +38,23 @@ struct run {
  */
 void mapping_lookup (struct image *image, uint64_t offset, uint64_t max,
                      struct run *run);
+
+/* What the tables say of one cluster: the L2 entry with its bitmap (0 without
+ * extended L2), 0 where there is no L2 table; and the entry interpreted for
+ * the unit (cluster or subcluster) that holds guest offset, as by
+ * mapping_lookup but for the whole of that unit.  Returns 0, or a negative
+ * errno (reported) if the cluster is not sound.
+ */
+struct mapping_entry {
+  uint64_t entry, bitmap;
+  struct run run;
+};
+int mapping_get_entry (struct image *image, uint64_t offset,
+                       struct mapping_entry *e);
+
+/* The host range of compressed data that an entry describes, in bytes. */
+void mapping_compressed_range (const struct image *image, uint64_t entry,
+                               uint64_t *host, uint32_t *size);
 
 /* Reports why an invalid run at guest offset cannot be read (not too often)
  * and returns its error.

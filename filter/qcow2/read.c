@@ -12,6 +12,7 @@
 #include "compress.h"
 #include "image.h"
 #include "mapping.h"
+#include "writer.h"
 
 static uint64_t
 min64 (uint64_t a, uint64_t b)
@@ -40,8 +41,8 @@ read_backing (struct image *image, uint8_t *buf, size_t count,
   return 0;
 }
 
-int
-image_read (struct image *image, void *buf, size_t count, uint64_t offset)
+static int
+read_range (struct image *image, void *buf, size_t count, uint64_t offset)
 {
   uint8_t *p = buf;
 
@@ -77,8 +78,26 @@ image_read (struct image *image, void *buf, size_t count, uint64_t offset)
   return 0;
 }
 
-void
-image_cache (struct image *image, uint64_t count, uint64_t offset)
+int
+image_read (struct image *image, void *buf, size_t count, uint64_t offset)
+{
+  struct writer *w = image->writer;
+  struct inflight_ticket ticket;
+  int r;
+
+  /* What we look up must not be given to another guest cluster before we
+   * have read it.
+   */
+  if (w)
+    ticket = inflight_enter (&w->inflight);
+  r = read_range (image, buf, count, offset);
+  if (w)
+    inflight_leave (&w->inflight, ticket);
+  return r;
+}
+
+static void
+cache_range (struct image *image, uint64_t count, uint64_t offset)
 {
   while (count > 0) {
     struct run run;
@@ -104,4 +123,17 @@ image_cache (struct image *image, uint64_t count, uint64_t offset)
     offset += run.length;
     count -= run.length;
   }
+}
+
+void
+image_cache (struct image *image, uint64_t count, uint64_t offset)
+{
+  struct writer *w = image->writer;
+  struct inflight_ticket ticket;
+
+  if (w)
+    ticket = inflight_enter (&w->inflight);
+  cache_range (image, count, offset);
+  if (w)
+    inflight_leave (&w->inflight, ticket);
 }

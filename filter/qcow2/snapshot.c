@@ -127,6 +127,7 @@ snapshot_list_read (struct store *store, const struct header *h,
       return r;
     }
   }
+  list->bytes = c.pos - c.start;
   *result = list;
   return 0;
 }

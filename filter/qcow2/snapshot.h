@@ -23,6 +23,7 @@ struct snapshot {
 
 struct snapshot_list {
   size_t count;
+  uint64_t bytes;               /* of the table on disk */
   struct snapshot snapshot[];
 };
 

@@ -47,14 +47,40 @@ struct store_ops {
   /* Hints that the range will be read soon.  Failure means nothing. */
   int (*cache) (struct store *, uint64_t count, uint64_t offset);
 
+  /* Writes count bytes.  A store that can grow does so. */
+  int (*pwrite) (struct store *, const void *buf, size_t count,
+                 uint64_t offset);
+
+  /* Makes the range read as zeros; flags are STORE_ZERO_*. */
+  int (*zero) (struct store *, uint64_t count, uint64_t offset,
+               unsigned flags);
+
+  /* Gives the range back to whoever lent it, if that makes it read as zeros;
+   * -ENOTSUP, with nothing changed, if not.
+   */
+  int (*discard) (struct store *, uint64_t count, uint64_t offset);
+
+  /* Makes all that has been written durable. */
+  int (*flush) (struct store *);
+
+  /* Sets the size; what is gained reads as zeros.  -ENOTSUP: cannot. */
+  int (*resize) (struct store *, uint64_t size);
+
   /* Releases the store and everything it holds. */
   void (*close) (struct store *);
 };
+
+/* What is asked of zero: that space may be given back; that it fails with
+ * -ENOTSUP, with nothing changed, where it would have to write zeros.
+ */
+#define STORE_ZERO_PUNCH 1
+#define STORE_ZERO_FAST 2
 
 struct store {
   const struct store_ops *ops;
   char *name;                   /* for messages; owned by the store */
   bool fixed_size;              /* a block device: it never grows */
+  bool readonly;                /* writing fails */
 };
 
 static inline int
@@ -80,6 +106,37 @@ static inline int
 store_cache (struct store *s, uint64_t count, uint64_t offset)
 {
   return s->ops->cache (s, count, offset);
+}
+
+static inline int
+store_pwrite (struct store *s, const void *buf, size_t count,
+              uint64_t offset)
+{
+  return s->ops->pwrite (s, buf, count, offset);
+}
+
+static inline int
+store_zero (struct store *s, uint64_t count, uint64_t offset, unsigned flags)
+{
+  return s->ops->zero (s, count, offset, flags);
+}
+
+static inline int
+store_discard (struct store *s, uint64_t count, uint64_t offset)
+{
+  return s->ops->discard (s, count, offset);
+}
+
+static inline int
+store_flush (struct store *s)
+{
+  return s->ops->flush (s);
+}
+
+static inline int
+store_resize (struct store *s, uint64_t size)
+{
+  return s->ops->resize (s, size);
 }
 
 static inline void

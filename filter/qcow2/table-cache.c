@@ -31,6 +31,7 @@ struct table_cache {
   struct brlock lock;
   size_t limit;                 /* bytes */
   size_t bytes;                 /* in the ring; under lock */
+  size_t count;                 /* of tables in the ring; under lock */
   struct l2_table *hand;        /* NULL: the ring is empty; under lock */
   pthread_mutex_t load_lock[LOAD_LOCKS];
 };
@@ -62,6 +63,7 @@ remove_table (struct table_cache *cache, struct l2_table *t)
 {
   t->image->l2[t->l1_index] = NULL;
   cache->bytes -= sizeof *t + t->bytes;
+  cache->count--;
   t->prev->next = t->next;
   t->next->prev = t->prev;
   if (cache->hand == t)
@@ -74,6 +76,7 @@ insert_table (struct table_cache *cache, struct l2_table *t)
 {
   t->image->l2[t->l1_index] = t;
   cache->bytes += sizeof *t + t->bytes;
+  cache->count++;
   if (cache->hand == NULL) {
     t->next = t->prev = t;
     cache->hand = t;
@@ -85,18 +88,22 @@ insert_table (struct table_cache *cache, struct l2_table *t)
   t->next->prev = t;
 }
 
-/* Takes tables out until the limit is met, all but "keep".  Returns them as
- * a list (by ->next) for the caller to free when it has let go of the lock.
+/* Takes tables out until the limit is met, all but "keep" and those that hold
+ * what is not on disk yet (the writer commits before these are too many).
+ * Returns them as a list (by ->next) for the caller to free when it has let
+ * go of the lock.
  */
 static struct l2_table *
 evict (struct table_cache *cache, const struct l2_table *keep)
 {
   struct l2_table *evicted = NULL;
+  size_t looks = 2 * cache->count; /* everything once marked, once not */
 
-  while (cache->bytes > cache->limit && cache->hand->next != cache->hand) {
+  while (cache->bytes > cache->limit && looks-- > 0) {
     struct l2_table *t = cache->hand;
 
-    if (t == keep || atomic_load_explicit (&t->used, memory_order_relaxed)) {
+    if (t == keep || t->is_dirty || t->fresh || t->busy
+        || atomic_load_explicit (&t->used, memory_order_relaxed)) {
       atomic_store_explicit (&t->used, false, memory_order_relaxed);
       cache->hand = t->next;
       continue;
@@ -114,6 +121,7 @@ free_list (struct l2_table *t)
   while (t) {
     struct l2_table *next = t->next;
 
+    free (t->dirty);
     free (t);
     t = next;
   }
@@ -131,6 +139,7 @@ table_cache_drop (struct image *image)
     t->prev->next = NULL;       /* cut the ring open for the walk */
     cache->hand = NULL;
     cache->bytes = 0;
+    cache->count = 0;
     for (; t; t = next) {
       next = t->next;
       if (t->image == image) {
@@ -229,32 +238,127 @@ read_table (struct image *image, uint32_t l1_index, uint64_t offset,
  out:
   t->image = image;
   t->l1_index = l1_index;
+  t->host = offset;
   atomic_init (&t->used, true);
   *result = t;
   return 0;
+}
+
+struct l2_table *
+table_cache_create (struct image *image, uint32_t l1_index, uint64_t host)
+{
+  struct table_cache *cache = image->tables;
+  const bool compact = image->external && !image->extended;
+  const size_t bytes = compact ? ((size_t) 1 << image->l2_bits) / 4
+                               : image_cluster_size (image);
+  struct l2_table *t = calloc (1, sizeof *t + bytes);
+  struct l2_table *evicted;
+
+  if (t == NULL)
+    return NULL;
+  t->image = image;
+  t->l1_index = l1_index;
+  t->host = host;
+  t->compact = compact;
+  t->bytes = bytes;
+  t->fresh = true;
+  atomic_init (&t->used, true);
+  if (l2_table_prepare (t) < 0) {
+    free (t);
+    return NULL;
+  }
+
+  brlock_write (&cache->lock);
+  __atomic_store_n (&image->l1[l1_index].raw,
+                    be64_make (host | QCOW2_COPIED).raw, __ATOMIC_RELAXED);
+  insert_table (cache, t);
+  evicted = evict (cache, t);
+  brlock_write_unlock (&cache->lock);
+  free_list (evicted);
+  return t;
+}
+
+int
+l2_table_prepare (struct l2_table *t)
+{
+  const size_t sectors = image_cluster_size (t->image) / QCOW2_SECTOR_SIZE;
+
+  if (t->dirty == NULL)
+    t->dirty = calloc ((sectors + 63) / 64, sizeof *t->dirty);
+  return t->dirty ? 0 : -ENOMEM;
+}
+
+void
+l2_table_set (struct l2_table *t, uint32_t index, uint64_t entry,
+              uint64_t bitmap)
+{
+  const size_t entry_size = t->image->extended ? 16 : 8;
+  const size_t sector = index * entry_size / QCOW2_SECTOR_SIZE;
+
+  t->dirty[sector / 64] |= UINT64_C (1) << (sector % 64);
+  if (t->compact) {
+    uint8_t *states = (uint8_t *) t->payload;
+    const unsigned shift = index % 4 * 2;
+    unsigned state = L2_UNALLOCATED;
+
+    if (entry & QCOW2_COPIED)
+      state = entry & QCOW2_L2_ZERO ? L2_ZERO_ALLOCATED : L2_DATA;
+    else if (entry & QCOW2_L2_ZERO)
+      state = L2_ZERO;
+    states[index / 4] = (states[index / 4] & ~(3 << shift)) | state << shift;
+  }
+  else if (t->image->extended) {
+    struct qcow2_extended_entry *e = (void *) t->payload;
+
+    e[index].entry = be64_make (entry);
+    e[index].bitmap = be64_make (bitmap);
+  }
+  else
+    ((be64 *) t->payload)[index] = be64_make (entry);
+}
+
+void
+l2_table_encode (const struct l2_table *t, size_t sector, size_t count,
+                 void *buf)
+{
+  if (!t->compact)
+    memcpy (buf, (const uint8_t *) t->payload + sector * QCOW2_SECTOR_SIZE,
+            count * QCOW2_SECTOR_SIZE);
+  else {
+    const uint32_t per_sector = QCOW2_SECTOR_SIZE / sizeof (be64);
+    be64 *out = buf;
+
+    for (uint32_t i = 0; i < count * per_sector; i++) {
+      uint64_t bitmap;
+
+      out[i] = be64_make (l2_table_get (t, sector * per_sector + i,
+                                        &bitmap));
+    }
+  }
+}
+
+void
+table_cache_usage (struct table_cache *cache, size_t *bytes, size_t *limit)
+{
+  pthread_mutex_t *reader = brlock_read (&cache->lock);
+
+  *bytes = cache->bytes;
+  *limit = cache->limit;
+  pthread_mutex_unlock (reader);
 }
 
 int
 table_cache_load (struct image *image, uint32_t l1_index, const char **why)
 {
   struct table_cache *cache = image->tables;
-  const uint64_t offset = be64_get (image->l1[l1_index]) & QCOW2_L1_OFFSET;
   const uint64_t size = image_cluster_size (image);
   struct l2_table *t, *evicted;
   pthread_mutex_t *reader;
+  uint64_t offset;
   bool cached;
   int r;
 
   *why = NULL;
-  if (offset & (size - 1)) {
-    *why = "the L2 table is not aligned to a cluster";
-    return -EIO;
-  }
-  if (offset > image->file_size || size > image->file_size - offset) {
-    *why = "the L2 table lies past the end of the file";
-    return -EIO;
-  }
-
   LOCK_FOR_SCOPE (&cache->load_lock[l1_index % LOAD_LOCKS]);
 
   reader = brlock_read (&cache->lock);
@@ -262,6 +366,20 @@ table_cache_load (struct image *image, uint32_t l1_index, const char **why)
   pthread_mutex_unlock (reader);
   if (cached)
     return 0;
+
+  /* A table moves only while it is in memory, so it stays here for as long
+   * as the load lock keeps others from bringing it there.
+   */
+  offset = image_l2_offset (image, l1_index);
+  if (offset & (size - 1)) {
+    *why = "the L2 table is not aligned to a cluster";
+    return -EIO;
+  }
+  if (offset > image_file_size (image)
+      || size > image_file_size (image) - offset) {
+    *why = "the L2 table lies past the end of the file";
+    return -EIO;
+  }
 
   r = read_table (image, l1_index, offset, &t);
   if (r < 0)

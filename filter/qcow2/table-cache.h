@@ -33,6 +33,17 @@ struct l2_table {
   struct l2_table *next, *prev; /* the ring of all tables */
   atomic_bool used;             /* since the clock's hand passed */
   bool compact;                 /* payload is enum l2_state, 2 bits each */
+  uint64_t host;                /* where it belongs in the image file */
+
+  /* Changes that are not yet on disk: a bit for each sector of the table as
+   * it lies on disk (NULL: none ever), or all of it (fresh: nothing on disk
+   * refers to it yet).  busy: a commit is writing it.  Guarded by the lock of
+   * the writer as well; such a table is not evicted.
+   */
+  uint64_t *dirty;
+  bool is_dirty, fresh, busy;
+  bool was_fresh;               /* while busy: what fresh was */
+  struct l2_table *dirty_next, *busy_next;
   size_t bytes;                 /* of payload */
   uint64_t payload[];           /* be64, qcow2_extended_entry or states */
 };
@@ -54,6 +65,28 @@ struct brlock *table_cache_lock (struct table_cache *cache);
  */
 int table_cache_load (struct image *image, uint32_t l1_index,
                       const char **why);
+
+/* Makes an empty table for l1_index, which has none, to lie at host in the
+ * image file, and puts it into its slot, fresh.  Sets the L1 entry.  Returns
+ * NULL if there is no memory.
+ */
+struct l2_table *table_cache_create (struct image *image, uint32_t l1_index,
+                                     uint64_t host);
+
+/* Sets an entry, under the write side of the lock, and marks the change. */
+void l2_table_set (struct l2_table *t, uint32_t index, uint64_t entry,
+                   uint64_t bitmap);
+
+/* Prepares a table for l2_table_set; 0 or -ENOMEM. */
+int l2_table_prepare (struct l2_table *t);
+
+/* The table's bytes as they lie on disk, from a sector on. */
+void l2_table_encode (const struct l2_table *t, size_t sector, size_t count,
+                      void *buf);
+
+/* Bytes in memory now, and the most there should be. */
+void table_cache_usage (struct table_cache *cache, size_t *bytes,
+                        size_t *limit);
 
 /* Drops all tables of an image. */
 void table_cache_drop (struct image *image);

@@ -1,0 +1,547 @@
+/* qcow2ext: the order in which metadata reaches the disk.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * This is the only place that orders metadata writes (but for what
+ * refcount.c links on the spot).  One commit at a time does:
+ *
+ *   collect  under writer->lock, copies of all changes that are complete
+ *   1        raised counts, new L2 tables that nothing refers to yet;
+ *            then both files are flushed: guest data, too, is durable
+ *   2        L2 entries and L1 entries; flush
+ *   3        what these changes let go of may lose its references now, as
+ *            soon as the requests have ended that may still look at it
+ *
+ * What completes after collect waits for the next commit: its data may have
+ * missed the flush of step 1.  The life of a host range that is let go:
+ *
+ *   unlinked --collect, 2--> durable --flip--> grace --set empty--> released
+ *
+ * A commit that fails to write puts its changes back, and the next one tries
+ * again: each step by itself leaves the image sound.  A flush that fails ends
+ * all writing, for nobody knows what it left behind.
+ *
+ * Callers share: whoever comes while a commit runs waits for the next one,
+ * which one of those who wait starts.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "compress.h"
+#include "writer.h"
+
+/* Bytes that are to be written to the image file. */
+struct patch {
+  struct patch *next;
+  uint64_t offset;
+  size_t length;
+  uint8_t data[];
+};
+
+struct patch_list {
+  struct patch *first, **last;
+};
+
+/* The changes that one commit writes. */
+struct batch {
+  struct patch_list before;     /* step 1 */
+  struct patch_list pointers;   /* step 2 */
+  struct l2_table *tables;      /* by busy_next */
+  struct refblock *refblocks;   /* likewise */
+  bool l1;                      /* it has L1 entries */
+  struct freed_list unlinked;
+};
+
+/* --- what has changed --- */
+
+void
+commit_mark_table (struct writer *w, struct l2_table *t)
+{
+  if (t->is_dirty)
+    return;
+  t->is_dirty = true;
+  t->dirty_next = w->dirty_tables;
+  w->dirty_tables = t;
+  w->dirty_bytes += t->bytes;
+}
+
+void
+commit_mark_refblock (struct writer *w, struct refblock *b)
+{
+  if (b->is_dirty)
+    return;
+  b->is_dirty = true;
+  b->dirty_next = w->dirty_refblocks;
+  w->dirty_refblocks = b;
+}
+
+void
+commit_mark_l1 (struct writer *w, uint32_t l1_index)
+{
+  const uint32_t sector = l1_index / (QCOW2_SECTOR_SIZE / sizeof (be64));
+
+  w->l1_dirty[sector / 64] |= UINT64_C (1) << (sector % 64);
+  w->l1_is_dirty = true;
+}
+
+bool
+commit_is_dirty (const struct writer *w)
+{
+  return w->dirty_tables || w->dirty_refblocks || w->l1_is_dirty
+    || w->unlinked.count;
+}
+
+/* --- lists of what is let go --- */
+
+static int
+freed_reserve (struct freed_list *list, size_t n)
+{
+  struct freed *item;
+  size_t room = list->room ? list->room : 16;
+
+  if (list->count + n <= list->room)
+    return 0;
+  while (room < list->count + n)
+    room *= 2;
+  item = realloc (list->item, room * sizeof *item);
+  if (item == NULL)
+    return -ENOMEM;
+  list->item = item;
+  list->room = room;
+  return 0;
+}
+
+int
+commit_reserve_frees (struct writer *w, size_t n)
+{
+  return freed_reserve (&w->unlinked, n);
+}
+
+int
+commit_free_later (struct writer *w, uint64_t offset, uint64_t length)
+{
+  struct freed *last;
+  int r;
+
+  if (w->unlinked.count) {
+    last = &w->unlinked.item[w->unlinked.count - 1];
+    if (last->offset + last->length == offset
+        && (offset & (image_cluster_size (w->image) - 1)) == 0) {
+      last->length += length;
+      w->freed_bytes += length;
+      return 0;
+    }
+  }
+  if ((r = freed_reserve (&w->unlinked, 1)) < 0)
+    return r;
+  w->unlinked.item[w->unlinked.count++] =
+    (struct freed) { .offset = offset, .length = length };
+  w->freed_bytes += length;
+  return 0;
+}
+
+/* Moves all of "from" to the end of "to".  If there is no memory for that,
+ * they stay where they are, and only wait longer.
+ */
+static int
+freed_move (struct freed_list *to, struct freed_list *from)
+{
+  if (to->count == 0) {
+    struct freed_list empty = *to;
+
+    *to = *from;
+    *from = empty;
+    return 0;
+  }
+  if (freed_reserve (to, from->count) < 0)
+    return -ENOMEM;
+  if (from->count)
+    memcpy (to->item + to->count, from->item,
+            from->count * sizeof *from->item);
+  to->count += from->count;
+  from->count = 0;
+  return 0;
+}
+
+/* Gives the space of clusters back that are about to become free.  Their
+ * counts are still 1, so nobody can have taken them.
+ */
+static void
+discard_released (struct writer *w)
+{
+  const unsigned bits = w->image->cluster_bits;
+
+  for (size_t i = 0; i < w->grace.count; i++) {
+    const struct freed *f = &w->grace.item[i];
+    const uint64_t last = (f->offset + f->length - 1) >> bits;
+    uint64_t start = 0, n = 0;
+
+    for (uint64_t c = f->offset >> bits; c <= last; c++) {
+      uint64_t count;
+
+      if (refcount_get (w, c, &count) == 0 && count == 1) {
+        if (n++ == 0)
+          start = c;
+        continue;
+      }
+      if (n)
+        store_discard (w->image->file, n << bits, start << bits);
+      n = 0;
+    }
+    if (n)
+      store_discard (w->image->file, n << bits, start << bits);
+  }
+}
+
+void
+commit_reap (struct writer *w)
+{
+  for (;;) {
+    if (w->grace.count == 0) {
+      if (w->durable.count == 0 || freed_move (&w->grace, &w->durable) < 0)
+        return;
+      w->grace_set = inflight_flip (&w->inflight);
+    }
+    if (!inflight_is_empty (&w->inflight, w->grace_set) || w->failed)
+      return;
+
+    discard_released (w);
+    for (size_t i = 0; i < w->grace.count; i++) {
+      const struct freed *f = &w->grace.item[i];
+
+      decoded_cache_drop_range (w->image->decoded, w->image, f->offset,
+                                f->length);
+      if (refcount_release (w, f->offset, f->length) < 0)
+        return;                 /* only a failed writer gets here */
+      w->freed_bytes -= f->length;
+    }
+    w->grace.count = 0;
+  }
+}
+
+/* --- collecting --- */
+
+static int
+add_patch (struct patch_list *list, uint64_t offset, size_t length,
+           struct patch **result)
+{
+  struct patch *p = malloc (sizeof *p + length);
+
+  if (p == NULL)
+    return -ENOMEM;
+  p->next = NULL;
+  p->offset = offset;
+  p->length = length;
+  *list->last = p;
+  list->last = &p->next;
+  *result = p;
+  return 0;
+}
+
+static void
+free_patches (struct patch_list *list)
+{
+  while (list->first) {
+    struct patch *p = list->first;
+
+    list->first = p->next;
+    free (p);
+  }
+}
+
+/* Finds the next run of set bits at or after *start, among n. */
+static size_t
+next_dirty (const uint64_t *bits, size_t n, size_t *start)
+{
+  size_t i = *start, end;
+
+  while (i < n && !(bits[i / 64] >> (i % 64) & 1))
+    i = bits[i / 64] == 0 ? (i / 64 + 1) * 64 : i + 1;
+  for (end = i; end < n && (bits[end / 64] >> (end % 64) & 1); end++)
+    ;
+  *start = i;
+  return i < n ? end - i : 0;
+}
+
+static int
+collect_table (const struct l2_table *t, struct batch *b)
+{
+  const size_t sectors = image_cluster_size (t->image) / QCOW2_SECTOR_SIZE;
+  struct patch *p;
+  size_t s = 0, n;
+  int r;
+
+  if (t->fresh) {
+    r = add_patch (&b->before, t->host, sectors * QCOW2_SECTOR_SIZE, &p);
+    if (r == 0)
+      l2_table_encode (t, 0, sectors, p->data);
+    return r;
+  }
+  for (; (n = next_dirty (t->dirty, sectors, &s)) > 0; s += n) {
+    r = add_patch (&b->pointers, t->host + s * QCOW2_SECTOR_SIZE,
+                   n * QCOW2_SECTOR_SIZE, &p);
+    if (r < 0)
+      return r;
+    l2_table_encode (t, s, n, p->data);
+  }
+  return 0;
+}
+
+static int
+collect_refblock (const struct writer *w, const struct refblock *rb,
+                  struct batch *b)
+{
+  const size_t sectors = image_cluster_size (w->image) / QCOW2_SECTOR_SIZE;
+  struct patch *p;
+  size_t s = 0, n;
+  int r;
+
+  for (; (n = next_dirty (rb->dirty, sectors, &s)) > 0; s += n) {
+    r = add_patch (&b->before, rb->host + s * QCOW2_SECTOR_SIZE,
+                   n * QCOW2_SECTOR_SIZE, &p);
+    if (r < 0)
+      return r;
+    memcpy (p->data, rb->data + s * QCOW2_SECTOR_SIZE, p->length);
+  }
+  return 0;
+}
+
+static size_t
+l1_sectors (const struct image *image)
+{
+  return ((size_t) image->l1_entries * sizeof (be64) + QCOW2_SECTOR_SIZE - 1)
+    / QCOW2_SECTOR_SIZE;
+}
+
+static int
+collect_l1 (const struct writer *w, struct batch *b)
+{
+  const struct image *image = w->image;
+  const size_t bytes = (size_t) image->l1_entries * sizeof (be64);
+  struct patch *p;
+  size_t s = 0, n;
+  int r;
+
+  for (; (n = next_dirty (w->l1_dirty, l1_sectors (image), &s)) > 0; s += n) {
+    const size_t start = s * QCOW2_SECTOR_SIZE;
+    size_t length = n * QCOW2_SECTOR_SIZE;
+
+    if (length > bytes - start)
+      length = bytes - start;
+    r = add_patch (&b->pointers, image->header.l1_offset + start, length, &p);
+    if (r < 0)
+      return r;
+    memcpy (p->data, (const uint8_t *) image->l1 + start, length);
+  }
+  return 0;
+}
+
+/* Copies all changes into the batch, which owns them from then on: what
+ * changes later is the next one's.  If it fails, nothing has changed.
+ */
+static int
+collect (struct writer *w, struct batch *b)
+{
+  struct l2_table *t;
+  struct refblock *rb;
+  int r;
+
+  for (rb = w->dirty_refblocks; rb; rb = rb->dirty_next)
+    if ((r = collect_refblock (w, rb, b)) < 0)
+      return r;
+  for (t = w->dirty_tables; t; t = t->dirty_next)
+    if ((r = collect_table (t, b)) < 0)
+      return r;
+  if (w->l1_is_dirty && (r = collect_l1 (w, b)) < 0)
+    return r;
+
+  while ((rb = w->dirty_refblocks) != NULL) {
+    w->dirty_refblocks = rb->dirty_next;
+    memset (rb->dirty, 0, sizeof rb->dirty);
+    rb->is_dirty = false;
+    rb->busy = true;
+    rb->busy_next = b->refblocks;
+    b->refblocks = rb;
+  }
+  while ((t = w->dirty_tables) != NULL) {
+    const size_t sectors = image_cluster_size (w->image) / QCOW2_SECTOR_SIZE;
+
+    w->dirty_tables = t->dirty_next;
+    memset (t->dirty, 0, (sectors + 63) / 64 * sizeof *t->dirty);
+    t->was_fresh = t->fresh;
+    t->is_dirty = t->fresh = false;
+    t->busy = true;
+    t->busy_next = b->tables;
+    b->tables = t;
+  }
+  w->dirty_bytes = 0;
+  if (w->l1_is_dirty) {
+    memset (w->l1_dirty, 0,
+            (l1_sectors (w->image) + 63) / 64 * sizeof *w->l1_dirty);
+    w->l1_is_dirty = false;
+    b->l1 = true;
+  }
+  b->unlinked = w->unlinked;
+  memset (&w->unlinked, 0, sizeof w->unlinked);
+  return 0;
+}
+
+/* Lets go of the batch.  If it did not reach the disk, all of it is marked
+ * again: more than was changed, but the next commit then writes the truth.
+ */
+static void
+release (struct writer *w, struct batch *b, bool written)
+{
+  const size_t sectors = image_cluster_size (w->image) / QCOW2_SECTOR_SIZE;
+  struct refblock *rb;
+  struct l2_table *t;
+
+  while ((rb = b->refblocks) != NULL) {
+    b->refblocks = rb->busy_next;
+    rb->busy = false;
+    if (!written) {
+      for (size_t s = 0; s < sectors; s++)
+        rb->dirty[s / 64] |= UINT64_C (1) << (s % 64);
+      commit_mark_refblock (w, rb);
+    }
+  }
+  while ((t = b->tables) != NULL) {
+    b->tables = t->busy_next;
+    t->busy = false;
+    if (!written) {
+      for (size_t s = 0; s < sectors; s++)
+        t->dirty[s / 64] |= UINT64_C (1) << (s % 64);
+      t->fresh |= t->was_fresh;
+      commit_mark_table (w, t);
+    }
+  }
+  if (!written && b->l1)
+    for (uint32_t i = 0; i < w->image->l1_entries;
+         i += QCOW2_SECTOR_SIZE / sizeof (be64))
+      commit_mark_l1 (w, i);
+  if (b->unlinked.count)        /* short of memory they leak, no more */
+    freed_move (written ? &w->durable : &w->unlinked, &b->unlinked);
+  free (b->unlinked.item);
+  free_patches (&b->before);
+  free_patches (&b->pointers);
+}
+
+/* --- the commit --- */
+
+static int
+write_patches (struct writer *w, const struct patch_list *list)
+{
+  for (const struct patch *p = list->first; p; p = p->next) {
+    const int r = store_pwrite (w->image->file, p->data, p->length,
+                                p->offset);
+
+    if (r < 0) {
+      report_limited (&w->image->limit, "%s: metadata could not be written: "
+                      "%s", w->image->file->name, strerror (-r));
+      return r;
+    }
+  }
+  return 0;
+}
+
+static int
+flush_store (struct writer *w, struct store *store)
+{
+  const int r = store_flush (store);
+
+  if (r < 0) {
+    LOCK_FOR_SCOPE (&w->lock);
+    writer_fail (w, false, "a flush failed, so what was written since the "
+                 "last one may be lost");
+  }
+  return r;
+}
+
+/* Steps 1 and 2. */
+static int
+write_batch (struct writer *w, const struct batch *b)
+{
+  struct image *image = w->image;
+  int r;
+
+  if ((r = write_patches (w, &b->before)) < 0)
+    return r;
+  if (image->external && (r = flush_store (w, image->data)) < 0)
+    return r;
+  if ((!image->external || b->before.first)
+      && (r = flush_store (w, image->file)) < 0)
+    return r;
+
+  if (b->pointers.first == NULL)
+    return 0;
+  if ((r = write_patches (w, &b->pointers)) < 0)
+    return r;
+  return flush_store (w, image->file);
+}
+
+static int
+run_commit (struct writer *w)
+{
+  struct batch b = { 0 };
+  int r;
+
+  b.before.last = &b.before.first;
+  b.pointers.last = &b.pointers.first;
+
+  pthread_mutex_lock (&w->lock);
+  r = w->failed ? -EIO : collect (w, &b);
+  pthread_mutex_unlock (&w->lock);
+
+  if (r == 0)
+    r = write_batch (w, &b);
+
+  LOCK_FOR_SCOPE (&w->lock);
+  release (w, &b, r == 0);
+  if (r == 0)
+    commit_reap (w);
+  return r;
+}
+
+int
+commit (struct writer *w)
+{
+  uint64_t wanted;
+  int r;
+
+  LOCK_FOR_SCOPE (&w->lock);
+  wanted = w->commits_started + 1;
+  while (w->commits_done < wanted) {
+    if (w->committing) {
+      pthread_cond_wait (&w->commit_done, &w->lock);
+      continue;
+    }
+    w->committing = true;
+    w->commits_started++;
+    pthread_mutex_unlock (&w->lock);
+    r = run_commit (w);
+    pthread_mutex_lock (&w->lock);
+    w->committing = false;
+    w->commits_done = w->commits_started;
+    w->commit_result = r;
+    pthread_cond_broadcast (&w->commit_done);
+  }
+  return w->commit_result;
+}
+
+int
+commit_patch_header (struct writer *w, uint64_t offset, const void *data,
+                     size_t len)
+{
+  struct image *image = w->image;
+  int r;
+
+  if ((r = store_pwrite (image->file, data, len, offset)) < 0
+      || (r = store_flush (image->file)) < 0)
+    /* It may be there or not: only a new look at the file tells. */
+    writer_fail (w, false, "the header could not be written");
+  return r;
+}

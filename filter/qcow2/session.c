@@ -1,0 +1,281 @@
+/* qcow2ext: the beginning and the end of writing.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ *   closed --writer_open--> clean --first change--> started --flush fails,
+ *   image unsound--> failed
+ *
+ * Opening changes nothing, so that looking at an image costs nothing.  The
+ * first change of a session is prepared for once (writer_start).  While
+ * nobody has anything under way, image_settle makes what is on disk complete
+ * and gives back what the session did not need.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "snapshot.h"
+#include "writer.h"
+
+/* Says why an image must not be written to; NULL: it may. */
+static const char *
+why_not_writable (const struct image *image,
+                  const struct image_write_env *env)
+{
+  const struct header *h = &image->header;
+
+  if (h->incompatible & QCOW2_INCOMPAT_CORRUPT)
+    return "it is marked corrupt; repair it with qemu-img check -r all";
+  if (h->incompatible & QCOW2_INCOMPAT_DIRTY)
+    return "it was not closed properly; repair it with qemu-img check -r all";
+  if (h->autoclear & QCOW2_AUTOCLEAR_BITMAPS)
+    return "it has persistent dirty bitmaps, which would not be kept true";
+  if (image->external && h->nb_snapshots)
+    return "it has an external data file and snapshots, which exclude each "
+      "other";
+  if (image->file->readonly)
+    return "it cannot be opened for writing";
+  if (image->data->readonly)
+    return "its external data file cannot be opened for writing";
+  return env->refuse (env->opaque, image);
+}
+
+int
+writer_open (struct image *image, const struct image_write_env *env)
+{
+  const char *why = why_not_writable (image, env);
+  const size_t l1_sectors =
+    ((size_t) image->l1_entries * sizeof (be64) + QCOW2_SECTOR_SIZE - 1)
+    / QCOW2_SECTOR_SIZE;
+  struct writer *w;
+
+  if (why) {
+    report_warning ("%s: the image is served read-only: %s",
+                    image->file->name, why);
+    return 0;
+  }
+  w = aligned_alloc (64, (sizeof *w + 63) & ~(size_t) 63);
+  if (w == NULL)
+    return -ENOMEM;
+  memset (w, 0, sizeof *w);
+  w->l1_dirty = calloc (l1_sectors / 64 + 1, sizeof *w->l1_dirty);
+  if (w->l1_dirty == NULL) {
+    free (w);
+    return -ENOMEM;
+  }
+  w->image = image;
+  w->env = env;
+  pthread_mutex_init (&w->lock, NULL);
+  pthread_cond_init (&w->commit_done, NULL);
+  pthread_cond_init (&w->ranges.released, NULL);
+  inflight_init (&w->inflight);
+  image->writer = w;
+  return 0;
+}
+
+void
+writer_close (struct image *image)
+{
+  struct writer *w = image->writer;
+
+  if (w == NULL)
+    return;
+  refcount_close (w);
+  free (w->unlinked.item);
+  free (w->durable.item);
+  free (w->grace.item);
+  free (w->l1_dirty);
+  pthread_cond_destroy (&w->ranges.released);
+  pthread_cond_destroy (&w->commit_done);
+  pthread_mutex_destroy (&w->lock);
+  free (w);
+  image->writer = NULL;
+}
+
+bool
+image_is_writable (const struct image *image)
+{
+  return image->writer != NULL;
+}
+
+int
+writer_fail (struct writer *w, bool corrupt, const char *why)
+{
+  struct image *image = w->image;
+  struct header *h = &image->header;
+  const uint64_t bits = h->incompatible | QCOW2_INCOMPAT_CORRUPT;
+  const be64 field = be64_make (bits);
+
+  if (w->failed)
+    return -EIO;
+  w->failed = true;
+  report_error ("%s: %s; the image refuses all further writes%s",
+                image->file->name, why,
+                corrupt ? " and is marked corrupt: see qemu-img check"
+                        : " until it is closed and opened again");
+  if (corrupt && h->version >= 3
+      && commit_patch_header (w, offsetof (struct qcow2_header,
+                                           incompatible_features),
+                              &field, sizeof field) == 0)
+    h->incompatible = bits;
+  return -EIO;
+}
+
+/* Unknown autoclear bits vouch for things that we do not keep true. */
+static int
+clear_autoclear (struct writer *w)
+{
+  struct header *h = &w->image->header;
+  const uint64_t bits = h->autoclear & QCOW2_AUTOCLEAR_KNOWN;
+  const be64 field = be64_make (bits);
+  int r;
+
+  if (h->version < 3 || bits == h->autoclear)
+    return 0;
+  r = commit_patch_header (w, offsetof (struct qcow2_header,
+                                        autoclear_features),
+                           &field, sizeof field);
+  if (r == 0)
+    h->autoclear = bits;
+  return r;
+}
+
+/* What a raw data file shows is the whole disk. */
+static int
+extend_raw_file (struct image *image)
+{
+  uint64_t size;
+  int r;
+
+  if (!image->external || !header_is_raw (&image->header))
+    return 0;
+  r = store_get_size (image->data, &size);
+  if (r == 0 && size < image->size)
+    r = store_resize (image->data, image->size);
+  if (r < 0)
+    report_error ("%s: the external data file %s cannot be extended to the "
+                  "size of the disk: %s", image->file->name,
+                  image->data->name, strerror (-r));
+  return r;
+}
+
+static int
+start (struct writer *w)
+{
+  struct image *image = w->image;
+  const uint64_t size = image_cluster_size (image);
+  uint64_t length, end;
+  int r;
+
+  if ((r = store_get_size (image->file, &length)) < 0)
+    return r;
+  end = (length + size - 1) & -size;
+  r = w->env->prove (w->env->opaque, end, size, true, &w->can_grow);
+  if (r < 0)
+    return r;
+  if ((r = refcount_open (w)) < 0
+      || (r = clear_autoclear (w)) < 0)
+    return r;
+  return extend_raw_file (image);
+}
+
+int
+writer_start (struct writer *w)
+{
+  LOCK_FOR_SCOPE (&w->lock);
+  if (!w->started) {
+    w->start_error = start (w);
+    if (w->start_error < 0)
+      w->failed = true;
+    w->started = true;
+  }
+  return w->start_error;
+}
+
+int
+image_flush (struct image *image)
+{
+  struct writer *w = image->writer;
+
+  /* Nothing was written: nothing of ours can be lost. */
+  if (w == NULL || !w->started)
+    return 0;
+  return commit (w);
+}
+
+/* Gives back the end of the file that this session grew and does not use. */
+static int
+trim_tail (struct writer *w)
+{
+  struct image *image = w->image;
+  const unsigned bits = image->cluster_bits;
+  uint64_t end = w->end, size;
+  int r;
+
+  if (!w->can_grow || w->ranges.held || end == w->start_end)
+    return 0;
+  while (end > w->start_end) {
+    uint64_t count;
+
+    if ((r = refcount_get (w, end - 1, &count)) < 0)
+      return r;
+    if (count)
+      break;
+    end--;
+  }
+  if (end == w->end)
+    return 0;
+  if ((r = store_get_size (image->file, &size)) < 0)
+    return r;
+  if (size > end << bits && (r = store_resize (image->file, end << bits)) < 0)
+    return r;
+  w->end = end;
+  w->virgin = end;
+  atomic_store_explicit (&image->file_size, end << bits,
+                         memory_order_relaxed);
+  return 0;
+}
+
+int
+image_settle (struct image *image, bool idle)
+{
+  struct writer *w = image->writer;
+  bool was_settled;
+  int r = 0;
+
+  if (w == NULL || !w->started || w->failed)
+    return 0;
+  if (idle && atomic_exchange (&w->active, false))
+    return 0;                   /* next time */
+
+  was_settled = atomic_exchange (&w->settled, true);
+  for (unsigned i = 0; i < 4 && r == 0; i++) {
+    bool dirty;
+
+    pthread_mutex_lock (&w->lock);
+    if (i > 0)
+      commit_reap (w);
+    dirty = commit_is_dirty (w) || w->freed_bytes;
+    pthread_mutex_unlock (&w->lock);
+    /* Guest data, too, has to be durable. */
+    if (!dirty && (i > 0 || (idle && was_settled)))
+      break;
+    r = commit (w);
+  }
+  {
+    LOCK_FOR_SCOPE (&w->lock);
+    if (r == 0 && !w->failed)
+      r = trim_tail (w);
+  }
+  if (r < 0 || w->active)       /* somebody came in between */
+    w->settled = false;
+  if (r < 0)
+    report_error ("%s: what was written since the last flush may not be on "
+                  "disk: %s; the image is sound", image->file->name,
+                  strerror (-r));
+  return r;
+}

@@ -1,0 +1,940 @@
+/* qcow2ext: writing guest data, zeroing, trimming.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * What is mapped and ours alone (the copied flag; any mapped cluster of an
+ * external data file) is written where it is, with no lock and no change of
+ * metadata.  Everything else is a plan for a run of clusters of one L2 table:
+ *
+ *   1. lock the guest range against other plans, look at its state then
+ *   2. find the clusters a place: the one they have, or a new one
+ *   3. write guest data, with the rest of each cluster (or subcluster) that
+ *      is touched around it: what the guest saw there until now
+ *   4. publish the entries in memory, and let go of what they referred to
+ *
+ * Until 4 the guest sees the old state, after 4 all of the new one; if
+ * anything fails before, the new place is given back.  A commit makes it
+ * durable (commit.c).
+ *
+ * Zeroing is a plan without steps 2 and 3 where the format has a flag.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cleanup.h"
+#include "mapping.h"
+#include "writer.h"
+
+/* Up to this size, a write is put together in memory with what surrounds it,
+ * to be one write.
+ */
+#define MERGE_MAX (UINT64_C (4) << 20)
+
+/* Bytes that were let go of and wait for a commit, before one is made. */
+#define FREED_MAX (UINT64_C (64) << 20)
+
+/* A run of clusters of one L2 table that is to be written. */
+struct plan {
+  struct writer *w;
+  struct image *image;
+  uint64_t start, stop;         /* guest data, bytes */
+  uint64_t from, to;            /* with what surrounds it */
+  uint64_t cluster;             /* guest offset of the first cluster */
+  uint64_t clusters;
+  uint64_t host;                /* of the first cluster, in image->data */
+  bool allocated;               /* host is new */
+  bool fill_is_zero;            /* what surrounds it reads as zeros... */
+  bool place_is_zero;           /* ...as does the place before the write */
+  bool whole;                   /* each cluster is written as a whole */
+};
+
+static uint64_t
+min64 (uint64_t a, uint64_t b)
+{
+  return a < b ? a : b;
+}
+
+static uint64_t
+round_down (uint64_t v, uint64_t to)
+{
+  return v & -to;
+}
+
+static uint64_t
+round_up (uint64_t v, uint64_t to)
+{
+  return (v + to - 1) & -to;
+}
+
+static uint64_t
+unit_size (const struct image *image)
+{
+  return UINT64_C (1) << image->unit_bits;
+}
+
+static uint32_t
+l1_index_of (const struct image *image, uint64_t offset)
+{
+  return offset >> (image->l2_bits + image->cluster_bits);
+}
+
+static uint32_t
+l2_index_of (const struct image *image, uint64_t offset)
+{
+  return (offset >> image->cluster_bits)
+    & ((UINT32_C (1) << image->l2_bits) - 1);
+}
+
+/* Does the range read as zeros if nothing is allocated? */
+static bool
+nothing_below (const struct image *image, uint64_t offset)
+{
+  return image->backing == NULL || offset >= image->backing->size;
+}
+
+static bool
+raw_pair (const struct image *image)
+{
+  return image->external && header_is_raw (&image->header);
+}
+
+/* Begins a change.  Returns 0 or -errno. */
+static int
+begin (struct image *image)
+{
+  struct writer *w = image->writer;
+  int r = 0;
+
+  if (w == NULL)
+    return -EROFS;
+  if (!atomic_load_explicit (&w->started, memory_order_acquire))
+    r = writer_start (w);
+  if (r == 0 && atomic_load_explicit (&w->failed, memory_order_relaxed))
+    r = -EIO;
+  if (r == 0 && !atomic_load_explicit (&w->active, memory_order_relaxed)) {
+    w->active = true;
+    w->settled = false;
+  }
+  return r;
+}
+
+/* A place in the image file that an entry names, but where tables are, would
+ * destroy the image if it were written to.
+ */
+static int
+check_target (struct image *image, uint64_t host, uint64_t length)
+{
+  struct writer *w = image->writer;
+
+  if (image->external || !metadata_overlaps (w, host, length))
+    return 0;
+  LOCK_FOR_SCOPE (&w->lock);
+  return writer_fail (w, true, "a guest cluster lies where metadata is");
+}
+
+/* Takes writer->lock and the table cache's lock for writing, with the table
+ * of l1_index in memory and ready for changes.  On failure holds neither.
+ */
+static int
+lock_table (struct writer *w, uint32_t l1_index, struct l2_table **t)
+{
+  struct image *image = w->image;
+  struct brlock *lock = table_cache_lock (image->tables);
+  const char *why;
+  int r;
+
+  for (;;) {
+    r = table_cache_load (image, l1_index, &why);
+    if (r < 0)
+      return r;
+    pthread_mutex_lock (&w->lock);
+    brlock_write (lock);
+    *t = image->l2[l1_index];
+    if (*t)
+      break;
+    brlock_write_unlock (lock);
+    pthread_mutex_unlock (&w->lock);
+  }
+  r = w->failed ? -EIO : l2_table_prepare (*t);
+  if (r < 0) {
+    brlock_write_unlock (lock);
+    pthread_mutex_unlock (&w->lock);
+  }
+  return r;
+}
+
+static void
+unlock_table (struct writer *w)
+{
+  brlock_write_unlock (table_cache_lock (w->image->tables));
+  pthread_mutex_unlock (&w->lock);
+}
+
+/* Allocates one cluster for a table. */
+static int
+alloc_table (struct writer *w, uint64_t *host)
+{
+  uint64_t got;
+  bool zero;
+  int r = refcount_alloc (w, 1, host, &got, &zero);
+
+  if (r == 0 && (r = metadata_add (w, *host >> w->image->cluster_bits)) < 0)
+    refcount_unalloc (w, *host, 1);
+  return r;
+}
+
+/* Makes sure that there is an L2 table that is ours alone.  Spec: an L1 entry
+ * without the copied flag refers to a table that a snapshot shares.
+ */
+static int
+ensure_table (struct writer *w, uint32_t l1_index)
+{
+  struct image *image = w->image;
+  struct l2_table *t;
+  uint64_t host, old;
+  int r;
+
+  if (image_l1_entry (image, l1_index) & QCOW2_COPIED
+      && image_l2_offset (image, l1_index))
+    return 0;
+
+  if (image_l2_offset (image, l1_index) == 0) {
+    LOCK_FOR_SCOPE (&w->lock);
+    if (image_l2_offset (image, l1_index)) /* another plan made it */
+      return 0;
+    r = w->failed ? -EIO : alloc_table (w, &host);
+    if (r < 0)
+      return r;
+    t = table_cache_create (image, l1_index, host);
+    if (t == NULL) {
+      refcount_unalloc (w, host, 1);
+      return -ENOMEM;
+    }
+    commit_mark_table (w, t);
+    commit_mark_l1 (w, l1_index);
+    return 0;
+  }
+
+  /* The allocator takes the table cache's lock, so it goes first. */
+  pthread_mutex_lock (&w->lock);
+  r = w->failed ? -EIO : alloc_table (w, &host);
+  if (r == 0 && (r = commit_reserve_frees (w, 1)) < 0)
+    refcount_unalloc (w, host, 1);
+  pthread_mutex_unlock (&w->lock);
+  if (r < 0)
+    return r;
+
+  r = lock_table (w, l1_index, &t);
+  if (r == 0 && (r = commit_reserve_frees (w, 1)) < 0)
+    unlock_table (w);
+  if (r < 0) {
+    LOCK_FOR_SCOPE (&w->lock);
+    refcount_unalloc (w, host, 1);
+    return r;
+  }
+  old = image_l2_offset (image, l1_index);
+  if (image_l1_entry (image, l1_index) & QCOW2_COPIED) {
+    unlock_table (w);           /* another plan was faster */
+    LOCK_FOR_SCOPE (&w->lock);
+    refcount_unalloc (w, host, 1);
+    return 0;
+  }
+  t->host = host;
+  t->fresh = true;
+  __atomic_store_n (&image->l1[l1_index].raw,
+                    be64_make (host | QCOW2_COPIED).raw, __ATOMIC_RELAXED);
+  commit_mark_table (w, t);
+  commit_mark_l1 (w, l1_index);
+  commit_free_later (w, old, image_cluster_size (image));
+  unlock_table (w);
+  return 0;
+}
+
+/* The subclusters of a cluster (at guest offset) that lie within from..to. */
+static uint32_t
+subcluster_mask (const struct image *image, uint64_t cluster, uint64_t from,
+                 uint64_t to)
+{
+  const uint64_t end = cluster + image_cluster_size (image);
+  const uint64_t first = from > cluster ? from - cluster : 0;
+  const uint64_t last = (to < end ? to : end) - cluster;
+  const unsigned a = first >> image->unit_bits;
+  const unsigned b = (last + unit_size (image) - 1) >> image->unit_bits;
+
+  return (UINT64_C (1) << b) - (UINT64_C (1) << a);
+}
+
+/* What an entry refers to in the image file, which is let go of when the
+ * entry no longer does.  Returns false if that is nothing.
+ */
+static bool
+entry_refers_to (const struct image *image, uint64_t entry, uint64_t *offset,
+                 uint64_t *length)
+{
+  if (entry & QCOW2_L2_COMPRESSED) {
+    uint32_t size;
+
+    mapping_compressed_range (image, entry, offset, &size);
+    *length = size;
+    return true;
+  }
+  *offset = entry & QCOW2_L2_OFFSET;
+  *length = image_cluster_size (image);
+  return *offset != 0 && !image->external;
+}
+
+/* Has the cluster of an entry a place that we may write to? */
+static bool
+has_own_place (const struct image *image, uint64_t entry)
+{
+  return image->external
+    || (!(entry & QCOW2_L2_COMPRESSED) && (entry & QCOW2_COPIED)
+        && (entry & QCOW2_L2_OFFSET));
+}
+
+/* Step 2, with the place the first cluster has: how many clusters follow each
+ * other there?
+ */
+static int
+plan_in_place (struct plan *p, uint64_t want, uint64_t entry)
+{
+  struct image *image = p->image;
+  struct mapping_entry e;
+  int r;
+
+  if (image->external) {
+    p->host = p->cluster;
+    p->clusters = want;
+    return 0;
+  }
+  p->host = entry & QCOW2_L2_OFFSET;
+  for (p->clusters = 1; p->clusters < want; p->clusters++) {
+    const uint64_t skip = p->clusters << image->cluster_bits;
+
+    if ((r = mapping_get_entry (image, p->cluster + skip, &e)) < 0)
+      return r;
+    if (!has_own_place (image, e.entry)
+        || (e.entry & QCOW2_L2_OFFSET) != p->host + skip)
+      break;
+  }
+  return check_target (image, p->host, p->clusters << image->cluster_bits);
+}
+
+/* Step 2, for clusters that need a new place. */
+static int
+plan_new_place (struct plan *p, uint64_t want)
+{
+  struct image *image = p->image;
+  struct mapping_entry e;
+  uint64_t n;
+  int r;
+
+  for (n = 1; n < want; n++) {
+    if ((r = mapping_get_entry (image, p->cluster + (n << image->cluster_bits),
+                                &e)) < 0)
+      return r;
+    if (has_own_place (image, e.entry))
+      break;
+  }
+  LOCK_FOR_SCOPE (&p->w->lock);
+  if (p->w->failed)
+    return -EIO;
+  r = refcount_alloc (p->w, n, &p->host, &p->clusters, &p->place_is_zero);
+  p->allocated = r == 0;
+  return r;
+}
+
+/* Is the whole range a hole of the data file? */
+static int
+not_a_hole (void *opaque, uint64_t offset, uint64_t length, unsigned type)
+{
+  (void) opaque, (void) offset, (void) length;
+  return type != (EXTENT_HOLE | EXTENT_ZERO);
+}
+
+/* Steps 1 (behind the lock) and 2: [start, end) is a run of one type. */
+static int
+make_plan (struct plan *p, const struct run *run, uint64_t end)
+{
+  struct image *image = p->image;
+  const uint64_t size = image_cluster_size (image);
+  struct mapping_entry e;
+  uint64_t want;
+  int r;
+
+  p->cluster = round_down (p->start, size);
+  want = (round_up (end, size) - p->cluster) >> image->cluster_bits;
+
+  if ((r = ensure_table (p->w, l1_index_of (image, p->start))) < 0
+      || (r = mapping_get_entry (image, p->start, &e)) < 0)
+    return r;
+
+  /* The rest of a compressed or shared cluster has to move as well.  So has,
+   * in a raw data file, what may be left of old in a new cluster.
+   */
+  p->whole = !image->extended || run->type == RUN_COMPRESSED
+    || (!image->external && (e.entry & QCOW2_L2_OFFSET)
+        && !(e.entry & QCOW2_COPIED))
+    || (raw_pair (image) && !(e.entry & QCOW2_COPIED));
+
+  /* With extended L2, clusters of a run differ in what else they hold. */
+  if (image->extended)
+    want = 1;
+  if (has_own_place (image, e.entry))
+    r = plan_in_place (p, want, e.entry);
+  else
+    r = plan_new_place (p, want);
+  if (r < 0)
+    return r;
+
+  p->stop = min64 (end, p->cluster + (p->clusters << image->cluster_bits));
+  p->from = round_down (p->start, p->whole ? size : unit_size (image));
+  p->to = round_up (p->stop, p->whole ? size : unit_size (image));
+  /* The guest cannot see behind its disk, but whoever makes it larger can;
+   * a data file ends where the disk does.
+   */
+  if (image->external && p->to > image->size)
+    p->to = p->stop > image->size ? p->stop : image->size;
+
+  p->fill_is_zero = !image->extended || !p->whole || raw_pair (image);
+  p->fill_is_zero &= run->type == RUN_ZERO
+    || (run->type == RUN_UNALLOCATED && nothing_below (image, p->from));
+  if (image->external && p->fill_is_zero
+      && (p->from != p->start || p->to != p->stop))
+    p->place_is_zero = store_extents (image->data, p->to - p->from,
+                                      p->host + (p->from - p->cluster),
+                                      not_a_hole, NULL) == 0;
+  return 0;
+}
+
+/* What the guest sees now between from and to.  Behind its disk, zeros. */
+static int
+read_fill (const struct plan *p, uint8_t *buf, uint64_t from, uint64_t to)
+{
+  const uint64_t end = min64 (to, p->image->size);
+  int r = 0;
+
+  if (p->fill_is_zero || from >= end) {
+    memset (buf, 0, to - from);
+    return 0;
+  }
+  r = image_read (p->image, buf, end - from, from);
+  memset (buf + (end - from), 0, to - end);
+  return r;
+}
+
+static int
+write_fill (const struct plan *p, uint64_t from, uint64_t to)
+{
+  const uint64_t host = p->host + (from - p->cluster);
+  CLEANUP_FREE uint8_t *buf = NULL;
+  int r;
+
+  if (from == to)
+    return 0;
+  if (p->fill_is_zero)
+    return store_zero (p->image->data, to - from, host, STORE_ZERO_PUNCH);
+  buf = malloc (to - from);
+  if (buf == NULL)
+    return -ENOMEM;
+  r = read_fill (p, buf, from, to);
+  return r < 0 ? r : store_pwrite (p->image->data, buf, to - from, host);
+}
+
+/* Step 3. */
+static int
+write_data (const struct plan *p, const uint8_t *data)
+{
+  struct store *store = p->image->data;
+  const uint64_t host = p->host + (p->start - p->cluster);
+  CLEANUP_FREE uint8_t *merged = NULL;
+  int r;
+
+  if ((p->from == p->start && p->to == p->stop)
+      || (p->fill_is_zero && p->place_is_zero))
+    return store_pwrite (store, data, p->stop - p->start, host);
+
+  if (p->to - p->from <= MERGE_MAX
+      && (merged = malloc (p->to - p->from)) != NULL) {
+    if ((r = read_fill (p, merged, p->from, p->start)) < 0
+        || (r = read_fill (p, merged + (p->stop - p->from), p->stop, p->to))
+           < 0)
+      return r;
+    memcpy (merged + (p->start - p->from), data, p->stop - p->start);
+    return store_pwrite (store, merged, p->to - p->from,
+                         p->host + (p->from - p->cluster));
+  }
+
+  if ((r = write_fill (p, p->from, p->start)) < 0
+      || (r = write_fill (p, p->stop, p->to)) < 0)
+    return r;
+  return store_pwrite (store, data, p->stop - p->start, host);
+}
+
+/* Step 4. */
+static int
+publish (const struct plan *p)
+{
+  struct image *image = p->image;
+  const uint64_t size = image_cluster_size (image);
+  struct l2_table *t;
+  int r;
+
+  r = lock_table (p->w, l1_index_of (image, p->start), &t);
+  if (r < 0)
+    return r;
+  r = commit_reserve_frees (p->w, p->clusters);
+  for (uint64_t i = 0; r == 0 && i < p->clusters; i++) {
+    const uint64_t cluster = p->cluster + i * size;
+    const uint32_t index = l2_index_of (image, cluster);
+    uint64_t old, bitmap, offset, length;
+
+    old = l2_table_get (t, index, &bitmap);
+    if (p->allocated && entry_refers_to (image, old, &offset, &length))
+      commit_free_later (p->w, offset, length);
+    if (image->extended) {
+      const uint32_t mask =
+        p->whole ? UINT32_MAX
+                 : subcluster_mask (image, cluster, p->from, p->to);
+
+      bitmap |= mask;
+      bitmap &= ~((uint64_t) mask << 32);
+    }
+    l2_table_set (t, index, (p->host + i * size) | QCOW2_COPIED, bitmap);
+  }
+  if (r == 0)
+    commit_mark_table (p->w, t);
+  unlock_table (p->w);
+  return r;
+}
+
+/* Writes the first part of a range that is not mapped (or not any more).
+ * *done is how much; 0: look again.
+ */
+static int
+write_plan (struct image *image, const uint8_t *data, uint64_t count,
+            uint64_t offset, uint64_t *done)
+{
+  struct writer *w = image->writer;
+  const uint64_t size = image_cluster_size (image);
+  const uint64_t table_end =
+    round_up (offset + 1, size << image->l2_bits);
+  struct plan p = { .w = w, .image = image, .start = offset };
+  struct range_lock lock;
+  struct run run;
+  int r = 0;
+
+  *done = 0;
+  count = min64 (count, table_end - offset);
+
+  pthread_mutex_lock (&w->lock);
+  range_lock (&w->ranges, &w->lock, &lock, round_down (offset, size),
+              round_up (offset + count, size));
+  pthread_mutex_unlock (&w->lock);
+
+  mapping_lookup (image, offset, count, &run);
+  if (run.type == RUN_INVALID)
+    r = mapping_report (image, offset, &run);
+  else if (run.type != RUN_DATA || !run.copied) {
+    r = make_plan (&p, &run, offset + run.length);
+    if (r == 0)
+      r = write_data (&p, data);
+    if (r == 0)
+      r = publish (&p);
+    if (r == 0)
+      *done = p.stop - p.start;
+  }
+
+  LOCK_FOR_SCOPE (&w->lock);
+  if (r < 0 && p.allocated && !w->failed)
+    refcount_unalloc (w, p.host, p.clusters);
+  range_unlock (&w->ranges, &lock);
+  return r;
+}
+
+/* Writes a range.  The caller counts as a request in flight. */
+static int
+write_range (struct image *image, const uint8_t *data, uint64_t count,
+             uint64_t offset)
+{
+  while (count > 0) {
+    struct run run;
+    uint64_t done;
+    int r;
+
+    mapping_lookup (image, offset, count, &run);
+    if (run.type == RUN_INVALID)
+      return mapping_report (image, offset, &run);
+    if (run.type == RUN_DATA && run.copied) {
+      done = run.length;
+      if ((r = check_target (image, run.host, run.length)) == 0)
+        r = store_pwrite (image->data, data, run.length, run.host);
+    }
+    else
+      r = write_plan (image, data, run.length, offset, &done);
+    if (r < 0)
+      return r;
+
+    data += done;
+    offset += done;
+    count -= done;
+  }
+  return 0;
+}
+
+/* After a request: commits if too much waits for that. */
+static int
+relieve (struct writer *w)
+{
+  size_t bytes, limit;
+  bool wanted;
+
+  table_cache_usage (w->image->tables, &bytes, &limit);
+  {
+    LOCK_FOR_SCOPE (&w->lock);
+    wanted = (w->dirty_bytes > limit / 2 && bytes > limit / 2)
+      || (w->freed_bytes > FREED_MAX && w->unlinked.count);
+    if (!wanted && w->freed_bytes)
+      commit_reap (w);
+  }
+  return wanted ? commit (w) : 0;
+}
+
+/* Frees what is waiting to be free, because space has run out.  Returns
+ * whether there was something.  The caller is not in flight.
+ */
+static bool
+make_room (struct writer *w)
+{
+  {
+    LOCK_FOR_SCOPE (&w->lock);
+    if (w->freed_bytes == 0)
+      return false;
+  }
+  /* The first commit makes it durable, after which requests have to end that
+   * were under way; there is nothing that says when they do.
+   */
+  for (unsigned i = 0; i < 50; i++) {
+    if (commit (w) < 0)
+      return false;
+    {
+      LOCK_FOR_SCOPE (&w->lock);
+      commit_reap (w);
+      if (w->freed_bytes == 0)
+        return true;
+    }
+    nanosleep (&(struct timespec) { .tv_nsec = 2000000 }, NULL);
+  }
+  return true;
+}
+
+int
+image_write (struct image *image, const void *buf, size_t count,
+             uint64_t offset)
+{
+  struct writer *w = image->writer;
+  bool tried = false;
+  int r;
+
+  if ((r = begin (image)) < 0)
+    return r;
+  do {
+    const struct inflight_ticket ticket = inflight_enter (&w->inflight);
+
+    r = write_range (image, buf, count, offset);
+    inflight_leave (&w->inflight, ticket);
+  } while (r == -ENOSPC && !tried && (tried = true) && make_room (w));
+  if (r < 0)
+    return r;
+  return w->dirty_bytes || w->freed_bytes ? relieve (w) : 0;
+}
+
+/* --- zeroing and trimming --- */
+
+/* A zero or trim request. */
+struct zeroing {
+  struct image *image;
+  bool unmap;                   /* space may be given back */
+  bool fast;                    /* no zeros may be written */
+  bool trim;                    /* it does not have to become zero */
+};
+
+static unsigned
+store_flags (const struct zeroing *z)
+{
+  return (z->unmap ? STORE_ZERO_PUNCH : 0) | (z->fast ? STORE_ZERO_FAST : 0);
+}
+
+/* Zeroes a range where it lies in the data or image file. */
+static int
+zero_in_place (const struct zeroing *z, uint64_t count, uint64_t host)
+{
+  struct store *store = z->image->data;
+  int r;
+
+  if (z->trim && !raw_pair (z->image)) {
+    r = store_discard (store, count, host);
+    return r == -ENOTSUP ? 0 : r;
+  }
+  return store_zero (store, count, host, store_flags (z));
+}
+
+/* Zeroes a range by writing. */
+static int
+zero_by_writing (const struct zeroing *z, uint64_t count, uint64_t offset)
+{
+  const uint64_t chunk = min64 (count, UINT64_C (2) << 20);
+  CLEANUP_FREE uint8_t *zeros = NULL;
+  int r;
+
+  if (z->trim)
+    return 0;
+  if (z->fast)
+    return -ENOTSUP;
+  zeros = calloc (1, chunk);
+  if (zeros == NULL)
+    return -ENOMEM;
+  for (uint64_t n; count > 0; count -= n, offset += n) {
+    n = min64 (count, chunk);
+    if ((r = write_range (z->image, zeros, n, offset)) < 0)
+      return r;
+  }
+  return 0;
+}
+
+/* The entry of a cluster of which all (or, with extended L2, the subclusters
+ * in mask) is to read as zeros.  Returns false if that needs writing.
+ */
+static bool
+zero_entry (const struct zeroing *z, uint64_t cluster, uint32_t mask,
+            uint64_t *entry, uint64_t *bitmap)
+{
+  const struct image *image = z->image;
+  const bool empty = *entry == 0 && (uint32_t) *bitmap == 0;
+  const bool keep = has_own_place (image, *entry) && !z->unmap
+    && ((*entry & QCOW2_L2_OFFSET) || (*entry & QCOW2_COPIED));
+
+  if (image->extended) {
+    if (mask != UINT32_MAX) {
+      if (*entry & QCOW2_L2_COMPRESSED)
+        return false;
+      if (empty && nothing_below (image, cluster))
+        return true;
+      *bitmap = (*bitmap & ~(uint64_t) mask) | (uint64_t) mask << 32;
+      return true;
+    }
+    if (empty && nothing_below (image, cluster))
+      return true;
+    *bitmap = (uint64_t) UINT32_MAX << 32;
+    *entry = keep ? *entry & (QCOW2_L2_OFFSET | QCOW2_COPIED) : 0;
+    return true;
+  }
+
+  if (empty && nothing_below (image, cluster))
+    return true;
+  if (image->header.version < 3) {
+    *entry = 0;
+    return nothing_below (image, cluster);
+  }
+  *entry = QCOW2_L2_ZERO
+    | (keep ? *entry & (QCOW2_L2_OFFSET | QCOW2_COPIED) : 0);
+  return true;
+}
+
+/* Zeroes whole units (the last one may be cut short by the disk's end) of one
+ * L2 table by changing entries.  *done is how much was dealt with; 0 means
+ * that the first cluster needs writing.
+ */
+static int
+zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
+              uint64_t *done)
+{
+  struct image *image = z->image;
+  struct writer *w = image->writer;
+  const uint64_t size = image_cluster_size (image);
+  const uint64_t end = offset + count;
+  struct l2_table *t;
+  bool changed = false;
+  int r;
+
+  *done = 0;
+  if ((r = ensure_table (w, l1_index_of (image, offset))) < 0
+      || (r = lock_table (w, l1_index_of (image, offset), &t)) < 0)
+    return r;
+  r = commit_reserve_frees (w, (round_up (end, size)
+                                - round_down (offset, size)) / size);
+
+  for (uint64_t pos = offset, next; r == 0 && pos < end; pos = next) {
+    const uint64_t cluster = round_down (pos, size);
+    const uint32_t index = l2_index_of (image, pos);
+    const uint32_t mask =
+      end >= image->size && cluster + size > image->size && pos == cluster
+      ? UINT32_MAX : subcluster_mask (image, cluster, pos, end);
+    uint64_t old, old_bitmap, entry, bitmap, old_host, host, length;
+
+    next = min64 (cluster + size, end);
+    entry = old = l2_table_get (t, index, &old_bitmap);
+    bitmap = old_bitmap;
+    if (!zero_entry (z, cluster, mask, &entry, &bitmap))
+      break;
+    if (entry != old || bitmap != old_bitmap) {
+      if (entry_refers_to (image, old, &old_host, &length)
+          && !(entry_refers_to (image, entry, &host, &length)
+               && host == old_host)) {
+        entry_refers_to (image, old, &old_host, &length);
+        commit_free_later (w, old_host, length);
+      }
+      l2_table_set (t, index, entry, bitmap);
+      changed = true;
+    }
+    *done = next - offset;
+  }
+  if (changed)
+    commit_mark_table (w, t);
+  unlock_table (w);
+
+  /* The data file's space.  Nobody sees what is there any more. */
+  if (r == 0 && image->external && z->unmap && changed)
+    store_discard (image->data, *done, offset);
+  return r;
+}
+
+/* Zeroes a range in a raw data file.  Where nothing is mapped, the file may
+ * hold anything, so that the whole of each unit is zeroed.
+ */
+static int
+zero_raw (const struct zeroing *z, const struct run *run, uint64_t offset)
+{
+  struct image *image = z->image;
+  uint64_t from = offset, to = offset + run->length;
+
+  if (run->type != RUN_DATA) {
+    from = round_down (from, unit_size (image));
+    to = min64 (round_up (to, unit_size (image)), image->size);
+  }
+  return zero_in_place (z, to - from, from);
+}
+
+/* Zeroes the first part of a run, under the range lock.  *done is how much. */
+static int
+zero_run (const struct zeroing *z, const struct run *run, uint64_t offset,
+          uint64_t *done)
+{
+  struct image *image = z->image;
+  const uint64_t unit = unit_size (image);
+  const uint64_t end = offset + run->length;
+  const uint64_t whole_end = end == image->size ? end : round_down (end, unit);
+  const uint64_t next_unit = round_up (offset + 1, unit);
+  int r;
+
+  if (run->type == RUN_INVALID)
+    return mapping_report (image, offset, run);
+
+  *done = run->length;
+  if (raw_pair (image))
+    return zero_raw (z, run, offset);
+  if (run->type == RUN_UNALLOCATED && nothing_below (image, offset))
+    return 0;
+
+  if (offset % unit == 0 && whole_end > offset) {
+    r = zero_entries (z, whole_end - offset, offset, done);
+    if (r < 0 || *done)
+      return r;
+    *done = min64 (image_cluster_size (image), whole_end - offset);
+    return 1;                   /* by writing */
+  }
+
+  /* Part of a unit. */
+  *done = min64 (end, next_unit) - offset;
+  if (run->type == RUN_ZERO)
+    return 0;
+  if (run->type == RUN_DATA && run->copied) {
+    if ((r = check_target (image, run->host, *done)) < 0)
+      return r;
+    return zero_in_place (z, *done, run->host);
+  }
+  return 1;
+}
+
+static int
+zero_range (const struct zeroing *z, uint64_t count, uint64_t offset)
+{
+  struct image *image = z->image;
+  struct writer *w = image->writer;
+  const uint64_t size = image_cluster_size (image);
+
+  while (count > 0) {
+    const uint64_t table_end = round_up (offset + 1, size << image->l2_bits);
+    uint64_t n = min64 (count, table_end - offset), done = 0;
+    struct range_lock lock;
+    struct run run;
+    int r;
+
+    pthread_mutex_lock (&w->lock);
+    range_lock (&w->ranges, &w->lock, &lock, round_down (offset, size),
+                round_up (offset + n, size));
+    pthread_mutex_unlock (&w->lock);
+
+    /* Whoever was allocating here has finished: look only now. */
+    mapping_lookup (image, offset, n, &run);
+    r = zero_run (z, &run, offset, &done);
+
+    pthread_mutex_lock (&w->lock);
+    range_unlock (&w->ranges, &lock);
+    pthread_mutex_unlock (&w->lock);
+
+    if (r == 1)
+      r = zero_by_writing (z, done, offset);
+    if (r < 0)
+      return r;
+    offset += done;
+    count -= done;
+  }
+  return 0;
+}
+
+static int
+zero_or_trim (const struct zeroing *z, uint64_t count, uint64_t offset)
+{
+  struct image *image = z->image;
+  struct writer *w = image->writer;
+  bool tried = false;
+  int r;
+
+  if ((r = begin (image)) < 0)
+    return r;
+  do {
+    const struct inflight_ticket ticket = inflight_enter (&w->inflight);
+
+    r = zero_range (z, count, offset);
+    inflight_leave (&w->inflight, ticket);
+  } while (r == -ENOSPC && !tried && (tried = true) && make_room (w));
+  if (r < 0)
+    return r;
+  return relieve (w);
+}
+
+int
+image_zero (struct image *image, uint64_t count, uint64_t offset,
+            unsigned flags)
+{
+  const struct zeroing z = {
+    .image = image,
+    .unmap = flags & IMAGE_ZERO_UNMAP,
+    .fast = flags & IMAGE_ZERO_FAST,
+  };
+
+  return zero_or_trim (&z, count, offset);
+}
+
+int
+image_trim (struct image *image, uint64_t count, uint64_t offset)
+{
+  const struct zeroing z = { .image = image, .unmap = true, .trim = true };
+
+  return zero_or_trim (&z, count, offset);
+}

@@ -1,0 +1,293 @@
+/* qcow2ext: the store of the image file.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * An image is read through the layers below us, whatever they are.  But these
+ * cannot grow it, so writing wants our own descriptor of the file; and two
+ * ways to one file are safe only if nothing between us and the file changes
+ * or keeps what passes (cow, cache, luks, offset...).
+ *
+ *   below --first change, path proven clear--> own
+ *         --not proven--> below, which cannot grow; a pair is refused
+ *
+ * The proof, in space at the end of the file that nothing refers to: what is
+ * written below is seen in the file, and what is then written to the file in
+ * the same place is seen below, each time through a fresh context.  One way
+ * alone would miss a cache that writes through.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "cleanup.h"
+#include "config.h"
+#include "report.h"
+#include "store-file.h"
+#include "store-image.h"
+#include "store-next.h"
+
+/* How much must look the same below and in the file for it to be that file;
+ * and how much is written for the proof.
+ */
+#define PROBE 65536
+#define PROOF 4096
+
+struct store_image {
+  struct store store;
+  _Atomic (struct store *) current; /* below or own */
+  struct store *below;
+  struct store *own;            /* NULL: not a local file */
+  nbdkit_backend *backend;
+  bool serialize;
+  bool pair;                    /* the image has an external data file */
+};
+
+static struct store *
+current (struct store *store)
+{
+  return atomic_load_explicit (&((struct store_image *) store)->current,
+                               memory_order_acquire);
+}
+
+static int
+image_store_pread (struct store *s, void *buf, size_t count, uint64_t offset)
+{
+  return store_pread (current (s), buf, count, offset);
+}
+
+static int
+image_store_get_size (struct store *s, uint64_t *size)
+{
+  return store_get_size (current (s), size);
+}
+
+static int
+image_store_extents (struct store *s, uint64_t count, uint64_t offset,
+                     extent_fn fn, void *opaque)
+{
+  return store_extents (current (s), count, offset, fn, opaque);
+}
+
+static int
+image_store_cache (struct store *s, uint64_t count, uint64_t offset)
+{
+  return store_cache (current (s), count, offset);
+}
+
+static int
+image_store_pwrite (struct store *s, const void *buf, size_t count,
+                    uint64_t offset)
+{
+  return store_pwrite (current (s), buf, count, offset);
+}
+
+static int
+image_store_zero (struct store *s, uint64_t count, uint64_t offset,
+                  unsigned flags)
+{
+  return store_zero (current (s), count, offset, flags);
+}
+
+static int
+image_store_discard (struct store *s, uint64_t count, uint64_t offset)
+{
+  return store_discard (current (s), count, offset);
+}
+
+static int
+image_store_flush (struct store *s)
+{
+  return store_flush (current (s));
+}
+
+static int
+image_store_resize (struct store *s, uint64_t size)
+{
+  return store_resize (current (s), size);
+}
+
+static void
+image_store_close (struct store *store)
+{
+  struct store_image *s = (struct store_image *) store;
+
+  store_close (s->below);
+  store_close (s->own);
+  free (s->store.name);
+  free (s);
+}
+
+static const struct store_ops image_store_ops = {
+  .pread = image_store_pread,
+  .get_size = image_store_get_size,
+  .extents = image_store_extents,
+  .cache = image_store_cache,
+  .pwrite = image_store_pwrite,
+  .zero = image_store_zero,
+  .discard = image_store_discard,
+  .flush = image_store_flush,
+  .resize = image_store_resize,
+  .close = image_store_close,
+};
+
+static bool
+same_content (struct store *a, struct store *b)
+{
+  CLEANUP_FREE uint8_t *in_a = malloc (PROBE);
+  CLEANUP_FREE uint8_t *in_b = malloc (PROBE);
+  uint64_t size_a, size_b;
+
+  return in_a && in_b
+    && store_get_size (a, &size_a) == 0 && store_get_size (b, &size_b) == 0
+    && size_a == size_b
+    && store_pread (a, in_a, PROBE, 0) == 0
+    && store_pread (b, in_b, PROBE, 0) == 0
+    && memcmp (in_a, in_b, PROBE) == 0;
+}
+
+struct store *
+store_image_open (nbdkit_backend *backend, const char *name, int readonly,
+                  bool serialize, int fd)
+{
+  struct store_image *s = calloc (1, sizeof *s);
+
+  if (s)
+    s->store.name = strdup (name);
+  if (fd != -1 && s)
+    s->own = store_file_new (fd, name);
+  if (s == NULL || s->store.name == NULL || (fd != -1 && s->own == NULL)) {
+    nbdkit_error ("%s: %m", name);
+    goto error;
+  }
+  s->store.ops = &image_store_ops;
+  s->backend = backend;
+  s->serialize = serialize;
+  s->below = store_next_open (backend, name, readonly, serialize);
+  if (s->below == NULL)
+    goto error;
+  if (s->own && !same_content (s->below, s->own)) {
+    store_close (s->own);
+    s->own = NULL;
+  }
+  s->store.readonly = s->below->readonly;
+  atomic_init (&s->current, s->below);
+  return &s->store;
+
+ error:
+  if (s) {
+    store_close (s->own);
+    free (s->store.name);
+  }
+  free (s);
+  return NULL;
+}
+
+bool
+store_image_is_local (const struct store *store)
+{
+  return ((const struct store_image *) store)->own != NULL;
+}
+
+const char *
+store_image_refuse (void *opaque, const struct image *image)
+{
+  struct store_image *s = opaque;
+
+  s->pair = image->external;
+  if (s->pair && (s->own == NULL || s->own->readonly)
+      && !config.trust_below)
+    return "it has an external data file, and is not a local file that we "
+      "can open for writing ourselves; put filters that change what is in "
+      "it before --filter=qcow2ext, or give qcow2ext-trust-below=true";
+  return NULL;
+}
+
+/* Writes pattern a through the layers below, looks for it in the file, and
+ * then the other way round.
+ */
+static int
+prove_both_ways (struct store_image *s, uint64_t offset, uint64_t length)
+{
+  uint8_t pattern[2 * PROOF], seen[PROOF];
+  struct store *below;
+  uint64_t size;
+  int r;
+
+  if (getrandom (pattern, sizeof pattern, 0) != sizeof pattern)
+    return -EIO;
+
+  below = store_next_open (s->backend, s->store.name, 0, s->serialize);
+  if (below == NULL)
+    return -EIO;
+  r = store_get_size (below, &size);
+  if (r == 0 && size != offset + length)
+    r = -EIO;
+  if (r == 0)
+    r = store_pwrite (below, pattern, PROOF, offset);
+  if (r == 0)
+    r = store_flush (below);
+  store_close (below);
+  if (r == 0)
+    r = store_pread (s->own, seen, PROOF, offset);
+  if (r < 0 || memcmp (seen, pattern, PROOF) != 0)
+    return -EIO;
+
+  r = store_pwrite (s->own, pattern + PROOF, PROOF, offset);
+  if (r < 0)
+    return r;
+  below = store_next_open (s->backend, s->store.name, 0, s->serialize);
+  if (below == NULL)
+    return -EIO;
+  r = store_pread (below, seen, PROOF, offset);
+  store_close (below);
+  return r < 0 || memcmp (seen, pattern + PROOF, PROOF) != 0 ? -EIO : 0;
+}
+
+static int
+prove (struct store_image *s, uint64_t offset, uint64_t length)
+{
+  uint64_t size;
+  int r;
+
+  if (s->own == NULL || s->own->readonly || s->own->fixed_size)
+    return -ENOTSUP;
+  if (length < PROOF)
+    length = PROOF;
+  if ((r = store_get_size (s->own, &size)) < 0
+      || (r = store_resize (s->own, offset + length)) < 0)
+    return r;
+  r = prove_both_ways (s, offset, length);
+  if (store_resize (s->own, size) < 0 && r == 0)
+    r = -EIO;
+  return r;
+}
+
+int
+store_image_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
+                   bool *can_grow)
+{
+  struct store_image *s = opaque;
+
+  *can_grow = false;
+  if (grow && prove (s, offset, length) == 0) {
+    atomic_store_explicit (&s->current, s->own, memory_order_release);
+    *can_grow = true;
+    report_debug ("%s: the path to the file is clear", s->store.name);
+    return 0;
+  }
+  if (s->pair && !config.trust_below) {
+    report_error ("%s: the image has an external data file and cannot be "
+                  "written to: a filter between qcow2ext and the file (such "
+                  "as cow, cache or offset) keeps or changes what is "
+                  "written; put it before --filter=qcow2ext, or give "
+                  "qcow2ext-trust-below=true", s->store.name);
+    return -EROFS;
+  }
+  report_debug ("%s: the image is written to through the layers below and "
+                "cannot grow", s->store.name);
+  return 0;
+}

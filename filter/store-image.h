@@ -1,0 +1,27 @@
+/* qcow2ext: the store of the image file.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_STORE_IMAGE_H
+#define QCOW2EXT_STORE_IMAGE_H
+
+#include <nbdkit-filter.h>
+
+#include "image.h"
+
+/* Opens the image through the layers below.  fd is our own descriptor of the
+ * image file, or -1 if it is not a local file; it is taken, even on failure.
+ * Returns NULL (reported) on failure.
+ */
+struct store *store_image_open (nbdkit_backend *backend, const char *name,
+                                int readonly, bool serialize, int fd);
+
+/* Is what lies below us that local file, unchanged? */
+bool store_image_is_local (const struct store *store);
+
+/* What the engine asks when the image is written to; opaque is the store. */
+const char *store_image_refuse (void *opaque, const struct image *image);
+int store_image_prove (void *opaque, uint64_t offset, uint64_t length,
+                       bool grow, bool *can_grow);
+
+#endif /* QCOW2EXT_STORE_IMAGE_H */
