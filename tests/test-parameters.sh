@@ -14,7 +14,7 @@ for p in qcow2ext-l2-cache-size=1x qcow2ext-l2-cache-size=-1 \
          qcow2ext-backing-format= qcow2ext-data-file= qcow2ext-snapshot= \
          qcow2ext-backing-file= qcow2ext-allow=; do
     # Numbers and paths are parsed by nbdkit, which does not name the parameter.
-    refused "${p%%=*}|parse|size|path|boolean" file x.qcow2 "$p"
+    refused "${p%%=*}|parse|size|path|boolean|snapshot" file x.qcow2 "$p"
 done
 refused 'qcow2ext-colour' file x.qcow2 qcow2ext-colour=blue
 # Twice what can be only once.
