@@ -121,9 +121,7 @@ note_file (const char *value)
     config.several_files = true;
     return 0;
   }
-  config.image_path = realpath (value, NULL);
-  if (config.image_path == NULL)
-    config.image_path = nbdkit_absolute_path (value);
+  config.image_path = nbdkit_absolute_path (value);
   return config.image_path ? 0 : -1;
 }
 
@@ -139,6 +137,10 @@ config_parse (const char *key, const char *value)
   if (strncmp (key, "qcow2ext-", 9) != 0)
     return 0;
 
+  if (value[0] == '\0') {
+    nbdkit_error ("%s: the value is empty", key);
+    return -1;
+  }
   if (strcmp (key, "qcow2ext-data-file") == 0)
     return set_string (key, &config.data_file, nbdkit_absolute_path (value));
   if (strcmp (key, "qcow2ext-backing-file") == 0)

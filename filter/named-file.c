@@ -7,11 +7,12 @@
  *
  * - A file given on the command line is opened as it is, and what it names in
  *   turn may lie in its own directory.
- * - A name in an image is a path, relative to the directory of that image; a
- *   protocol ("nbd:", "json:") is refused.
+ * - A name in an image is a path, relative to the directory of that image (if
+ *   the image was reached through a symbolic link: first the link's, then the
+ *   file's); a protocol ("nbd:", "json:") is refused.
  * - It must lead, all symbolic links resolved, into an allowed tree: those of
- *   qcow2ext-allow=, or else the directory of the nearest image above that
- *   the operator named.
+ *   qcow2ext-allow=, or else the directories, in that sense, of the nearest
+ *   image above that the operator named.
  * - Between the check and the opening nothing may move: the file is opened
  *   from the tree's root downwards, and no link is followed any more.
  * - Only regular files and block devices, seen to be such before they are
@@ -61,6 +62,35 @@ remember (struct named_files *files, const struct stat *st)
   return 0;
 }
 
+static void
+place_free (struct place *place)
+{
+  free (place->dir[0]);
+  free (place->dir[1]);
+  place->dir[0] = place->dir[1] = NULL;
+}
+
+/* Sets a place to that of the file at path. */
+static int
+place_set (struct place *place, const char *path)
+{
+  CLEANUP_FREE char *resolved = realpath (path, NULL);
+
+  place_free (place);
+  place->dir[0] = directory_of (path);
+  if (place->dir[0] && resolved)
+    place->dir[1] = directory_of (resolved);
+  if (place->dir[0] == NULL || (resolved && place->dir[1] == NULL)) {
+    place_free (place);
+    return -ENOMEM;
+  }
+  if (place->dir[1] && strcmp (place->dir[0], place->dir[1]) == 0) {
+    free (place->dir[1]);
+    place->dir[1] = NULL;
+  }
+  return 0;
+}
+
 int
 named_files_init (struct named_files *files, const char *path,
                   const struct stat *st)
@@ -68,10 +98,8 @@ named_files_init (struct named_files *files, const char *path,
   memset (files, 0, sizeof *files);
   if (path == NULL)
     return 0;
-  files->layer_dir = directory_of (path);
-  files->tree = directory_of (path);
-  if (files->layer_dir == NULL || files->tree == NULL
-      || remember (files, st) < 0) {
+  if (place_set (&files->layer, path) < 0
+      || place_set (&files->tree, path) < 0 || remember (files, st) < 0) {
     named_files_free (files);
     return -ENOMEM;
   }
@@ -81,8 +109,8 @@ named_files_init (struct named_files *files, const char *path,
 void
 named_files_free (struct named_files *files)
 {
-  free (files->layer_dir);
-  free (files->tree);
+  place_free (&files->layer);
+  place_free (&files->tree);
   free (files->seen);
 }
 
@@ -220,8 +248,23 @@ struct request {
   const struct store *of;
   const char *what;             /* "external data file", "backing file" */
   const char *name;             /* as the image or the operator wrote it */
-  const char *parameter;        /* that would name it outright */
+  const char *parameter;        /* that would name it outright; NULL: none */
 };
+
+/* The end of a message: what else the operator may do. */
+struct advice {
+  char text[80];
+};
+
+static struct advice
+or_give (const struct request *q, const char *before)
+{
+  struct advice a = { "" };
+
+  if (q->parameter)
+    snprintf (a.text, sizeof a.text, "%s%s=", before, q->parameter);
+  return a;
+}
 
 static void
 report_open_error (const struct request *q, const char *path, int error)
@@ -230,9 +273,10 @@ report_open_error (const struct request *q, const char *path, int error)
     report_error ("%s: the %s %s is neither a regular file nor a block "
                   "device", q->of->name, q->what, path);
   else
-    report_error ("%s: the %s %s cannot be opened: %s; if it has moved, say "
-                  "where it is with %s=", q->of->name, q->what, path,
-                  strerror (-error), q->parameter);
+    report_error ("%s: the %s %s cannot be opened: %s%s", q->of->name,
+                  q->what, path, strerror (-error),
+                  or_give (q, "; if it has moved, say where it is with ")
+                  .text);
 }
 
 /* Opens what the operator named. */
@@ -251,19 +295,19 @@ refuse (const struct request *q, const char *path, const char *tree)
 {
   if (config.allow_none)
     report_error ("%s: the image names the %s \"%s\", and qcow2ext-allow="
-                  "none allows no file that an image names; give it with "
-                  "%s=", q->of->name, q->what, q->name, q->parameter);
+                  "none allows no file that an image names%s", q->of->name,
+                  q->what, q->name, or_give (q, "; give it with ").text);
   else if (config.nr_allow)
     report_error ("%s: the image names the %s \"%s\", which is %s and not in "
                   "a directory of qcow2ext-allow=; if the image may use it, "
-                  "allow its directory too, or give %s=", q->of->name,
-                  q->what, q->name, path, q->parameter);
+                  "allow its directory too%s", q->of->name, q->what,
+                  q->name, path, or_give (q, ", or give ").text);
   else
     report_error ("%s: the image names the %s \"%s\", which is %s and "
                   "outside %s; if the image may use it, allow its directory "
-                  "with qcow2ext-allow=, or give %s=", q->of->name, q->what,
-                  q->name, path, tree ? tree : "any allowed directory",
-                  q->parameter);
+                  "with qcow2ext-allow=%s", q->of->name, q->what, q->name,
+                  path, tree ? tree : "any allowed directory",
+                  or_give (q, ", or give ").text);
   return -EACCES;
 }
 
@@ -283,54 +327,74 @@ open_in_tree (const char *root, const char *path, bool writable,
   return 1;
 }
 
+/* Finds what an image named: *named is its path without, *path with symbolic
+ * links resolved.  Returns 0 or -errno (reported).
+ */
+static int
+find_named (const struct named_files *files, const struct request *q,
+            char **named, char **path)
+{
+  int error = 0;
+
+  for (int i = 0; i < 2 && files->layer.dir[i]; i++) {
+    free (*named);
+    if (q->name[0] == '/')
+      *named = strdup (q->name);
+    else if (asprintf (named, "%s/%s", files->layer.dir[i], q->name) == -1)
+      *named = NULL;
+    if (*named == NULL)
+      return -ENOMEM;
+    *path = realpath (*named, NULL);
+    if (*path)
+      return 0;
+    error = errno;
+    if (error != ENOENT)
+      break;
+  }
+  report_open_error (q, *named, -error);
+  return -error;
+}
+
 /* Opens what an image named, if the policy allows it.  Returns a descriptor
- * or -errno (reported); *path is where it was found.
+ * or -errno (reported); *named and *path are as by find_named.
  */
 static int
 open_untrusted (struct named_files *files, const struct request *q,
-                char **path, struct stat *st)
+                char **named, char **path, struct stat *st)
 {
-  CLEANUP_FREE char *joined = NULL;
-  int fd = -ENOENT;
   bool allowed = false;
+  int fd = -ENOENT, r;
 
   if (has_protocol (q->name)) {
     report_error ("%s: the image names the %s \"%s\": only paths are "
-                  "allowed in an image, no protocols; if the image may use "
-                  "a file of that name, give it with %s=", q->of->name,
-                  q->what, q->name, q->parameter);
+                  "allowed in an image, no protocols%s", q->of->name,
+                  q->what, q->name,
+                  or_give (q, "; if it may use a file of that name, give it "
+                           "with ").text);
     return -EACCES;
   }
-  if (files->layer_dir == NULL) {
+  if (files->layer.dir[0] == NULL) {
     report_error ("%s: the image names the %s \"%s\", but the image is not "
-                  "a local file, so there is no directory to look in; give "
-                  "it with %s=", q->of->name, q->what, q->name,
-                  q->parameter);
+                  "a local file, so there is no directory to look in%s",
+                  q->of->name, q->what, q->name,
+                  or_give (q, "; give it with ").text);
     return -EACCES;
   }
   if (config.allow_none)
     return refuse (q, q->name, NULL);
 
-  if (q->name[0] == '/')
-    joined = strdup (q->name);
-  else if (asprintf (&joined, "%s/%s", files->layer_dir, q->name) == -1)
-    joined = NULL;
-  if (joined == NULL)
-    return -ENOMEM;
-  *path = realpath (joined, NULL);
-  if (*path == NULL) {
-    const int error = -errno;
+  r = find_named (files, q, named, path);
+  if (r < 0)
+    return r;
 
-    report_open_error (q, joined, error);
-    return error;
-  }
-
-  if (config.nr_allow == 0 && files->tree)
-    allowed = open_in_tree (files->tree, *path, q->writable, st, &fd);
+  for (int i = 0; i < 2 && config.nr_allow == 0 && !allowed; i++)
+    if (files->tree.dir[i])
+      allowed = open_in_tree (files->tree.dir[i], *path, q->writable, st,
+                              &fd);
   for (size_t i = 0; !allowed && i < config.nr_allow; i++)
     allowed = open_in_tree (config.allow[i], *path, q->writable, st, &fd);
   if (!allowed)
-    return refuse (q, *path, files->tree);
+    return refuse (q, *path, files->tree.dir[0]);
   if (fd < 0)
     report_open_error (q, *path, fd);
   return fd;
@@ -369,11 +433,11 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   struct named_files *files = opaque;
   struct request q = {
     .of = of, .what = "external data file", .name = name,
-    .parameter = "qcow2ext-data-file", 
+    .parameter = depth == 0 ? "qcow2ext-data-file" : NULL, 
     .writable = files->writable && depth == 0,
     .lock = files->lock && depth == 0,
   };
-  CLEANUP_FREE char *path = NULL;
+  CLEANUP_FREE char *named = NULL, *path = NULL;
   struct stat st;
   int fd;
 
@@ -383,11 +447,12 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   }
   else if (name == NULL) {
     report_error ("%s: the image has an external data file but does not "
-                  "name it; give it with %s=", of->name, q.parameter);
+                  "name it%s", of->name,
+                  or_give (&q, "; give it with ").text);
     return -EINVAL;
   }
   else
-    fd = open_untrusted (files, &q, &path, &st);
+    fd = open_untrusted (files, &q, &named, &path, &st);
   if (fd < 0)
     return fd;
   return make_store (files, &q, fd, path ? path : q.name, &st, store);
@@ -424,22 +489,11 @@ backing_format (const struct store *of, unsigned depth, const char *format,
 static int
 enter_layer (struct named_files *files, const char *path, bool trusted)
 {
-  CLEANUP_FREE char *resolved = realpath (path, NULL);
-  char *dir = directory_of (resolved ? resolved : path);
-  char *tree = trusted ? directory_of (resolved ? resolved : path) : NULL;
+  int r = place_set (&files->layer, path);
 
-  if (dir == NULL || (trusted && tree == NULL)) {
-    free (dir);
-    free (tree);
-    return -ENOMEM;
-  }
-  free (files->layer_dir);
-  files->layer_dir = dir;
-  if (trusted) {
-    free (files->tree);
-    files->tree = tree;
-  }
-  return 0;
+  if (r == 0 && trusted)
+    r = place_set (&files->tree, path);
+  return r;
 }
 
 int
@@ -452,9 +506,9 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
   struct request q = {
     .of = of, .what = "backing file",
     .name = trusted ? config.backing_file : name,
-    .parameter = depth == 0 ? "qcow2ext-backing-file" : "qcow2ext-allow",
+    .parameter = depth == 0 ? "qcow2ext-backing-file" : NULL,
   };
-  CLEANUP_FREE char *path = NULL;
+  CLEANUP_FREE char *named = NULL, *path = NULL;
   struct stat st;
   int fd, r;
 
@@ -467,12 +521,12 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
   if (trusted)
     fd = open_trusted (&q, &st);
   else
-    fd = open_untrusted (files, &q, &path, &st);
+    fd = open_untrusted (files, &q, &named, &path, &st);
   if (fd < 0)
     return fd;
   r = make_store (files, &q, fd, path ? path : q.name, &st, store);
   if (r == 0)
-    r = enter_layer (files, path ? path : q.name, trusted);
+    r = enter_layer (files, named ? named : q.name, trusted);
   if (r < 0) {
     store_close (*store);
     *store = NULL;

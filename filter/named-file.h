@@ -9,6 +9,13 @@
 #include "image.h"
 #include "store-file.h"
 
+/* The directories of an image: as its path says, and, if that differs, where
+ * symbolic links lead.  Both NULL: it is not a local file.
+ */
+struct place {
+  char *dir[2];
+};
+
 /* The files of one chain while it is being opened: who they are, and where
  * names in the layer that is opened next are looked for.
  */
@@ -16,13 +23,13 @@ struct named_files {
   bool writable;                /* open the served image's data file so, if
                                    we may */
   bool lock;                    /* lock that file */
-  char *layer_dir;              /* of the current layer; NULL: not local */
-  char *tree;                   /* the default tree; NULL: none */
+  struct place layer;           /* of the current layer */
+  struct place tree;            /* the default tree */
   struct file_id *seen;
   size_t nr_seen;
 };
 
-/* Starts a chain whose top is the image at path (absolute, resolved), or an
+/* Starts a chain whose top is the image at path (absolute), or an
  * image that is no local file (NULL).  Returns 0 or -errno.
  */
 int named_files_init (struct named_files *files, const char *path,

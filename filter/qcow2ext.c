@@ -53,6 +53,10 @@ NBDKIT_DLL_PUBLIC int qcow2ext_debug_verbose = 0;
 /* An extents reply holds at most this many; the client asks again. */
 #define MAX_EXTENTS_REPLY 65536
 
+/* Limits of nbdkit and of the NBD protocol on lists of exports. */
+#define MAX_EXPORTS 10000
+#define NBD_MAX_STRING 4096
+
 struct session {
   struct session *next;
   char *snapshot;               /* ID or name; NULL: the live disk */
@@ -88,7 +92,7 @@ sink (enum report_level level, const char *message)
   switch (level) {
   case REPORT_DEBUG:
     if (qcow2ext_debug_verbose)
-      nbdkit_debug ("%s", message);
+      nbdkit_debug ("qcow2ext: %s", message);
     break;
   case REPORT_WARNING:
     nbdkit_error ("warning: %s", message);
@@ -197,6 +201,7 @@ open_image (struct store *store, const char *path, const struct stat *st,
     .snapshot = purpose->snapshot,
     .l2_cache_size = config.l2_cache_size,
     .decoded_cache_size = config.decoded_cache_size,
+    .want_data_file = config.data_file != NULL,
     .warn = !warned,
   };
   struct image *image = NULL;
@@ -513,10 +518,15 @@ add_snapshot_export (struct nbdkit_exports *exports, const struct snapshot *s)
   struct tm tm;
   int r;
 
+  /* What NBD cannot name can still be had with qcow2ext-snapshot=. */
+  if (s->id[0] == '\0' || strlen (s->id) > NBD_MAX_STRING)
+    return 0;
+
   if (gmtime_r (&date, &tm))
     strftime (when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", &tm);
   if (asprintf (&description,
-                "snapshot \"%s\", %s, VM clock %02" PRIu64 ":%02u:%02u.%03u",
+                "snapshot \"%.1000s\", %s, VM clock %02" PRIu64
+                ":%02u:%02u.%03u",
                 s->name, when, ms / 3600000, (unsigned) (ms / 60000 % 60),
                 (unsigned) (ms / 1000 % 60), (unsigned) (ms % 1000)) == -1)
     return -1;
@@ -530,6 +540,7 @@ qcow2ext_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
                        int readonly, int is_tls,
                        struct nbdkit_exports *exports)
 {
+  const struct snapshot_list *list;
   struct session *s;
   int r;
 
@@ -541,8 +552,12 @@ qcow2ext_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
   if (s == NULL)
     return -1;
   r = nbdkit_add_export (exports, "", s->description);
-  for (size_t i = 0; r == 0 && i < s->image->snapshots->count; i++)
-    r = add_snapshot_export (exports, &s->image->snapshots->snapshot[i]);
+  list = s->image->snapshots;
+  for (size_t i = 0; r == 0 && i < list->count && i < MAX_EXPORTS - 1; i++)
+    r = add_snapshot_export (exports, &list->snapshot[i]);
+  if (list->count > MAX_EXPORTS - 1)
+    nbdkit_error ("warning: only %d of %zu snapshots are listed; all can be "
+                  "opened", MAX_EXPORTS - 1, list->count);
   session_put (s);
   return r;
 }

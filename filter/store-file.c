@@ -65,55 +65,30 @@ file_get_size (struct store *store, uint64_t *size)
   return 0;
 }
 
-/* Where the next data begins at or after offset, or "end". */
-static uint64_t
-seek_data (int fd, uint64_t offset, uint64_t end)
-{
-  const off_t r = lseek (fd, offset, SEEK_DATA);
-
-  if (r == -1)                  /* ENXIO: only a hole follows */
-    return errno == ENXIO ? end : offset;
-  return (uint64_t) r < end ? (uint64_t) r : end;
-}
-
-/* Where the next hole begins at or after offset, or "end". */
-static uint64_t
-seek_hole (int fd, uint64_t offset, uint64_t end)
-{
-  const off_t r = lseek (fd, offset, SEEK_HOLE);
-
-  if (r == -1 || (uint64_t) r > end)
-    return end;
-  return r;
-}
-
 static int
-file_extents (struct store *store, uint64_t count, uint64_t offset,
-              extent_fn fn, void *opaque)
+file_extent (struct store *store, uint64_t offset, uint64_t *end,
+             unsigned *type)
 {
   const struct store_file *s = (struct store_file *) store;
-  const uint64_t end = offset + count;
+  off_t r;
 
+  *end = UINT64_MAX;
+  *type = EXTENT_DATA;
   if (s->block)
-    return fn (opaque, offset, count, EXTENT_DATA);
+    return 0;
 
-  while (offset < end) {
-    uint64_t next = seek_data (s->fd, offset, end);
-    unsigned type = EXTENT_HOLE | EXTENT_ZERO;
-    int r;
-
-    if (next == offset) {
-      type = EXTENT_DATA;
-      next = seek_hole (s->fd, offset, end);
-      /* The file changed between the two questions: it was data. */
-      if (next == offset)
-        next = end;
-    }
-    r = fn (opaque, offset, next - offset, type);
-    if (r != 0)
-      return r;
-    offset = next;
+  r = lseek (s->fd, offset, SEEK_DATA);
+  if (r == -1 && errno != ENXIO) /* not supported: all is data */
+    return 0;
+  if (r == -1 || (uint64_t) r > offset) {
+    *type = EXTENT_HOLE | EXTENT_ZERO;
+    if (r != -1)                /* ENXIO: only a hole follows */
+      *end = r;
+    return 0;
   }
+  r = lseek (s->fd, offset, SEEK_HOLE);
+  if (r != -1 && (uint64_t) r > offset)
+    *end = r;                   /* if not, the file is changing: data */
   return 0;
 }
 
@@ -269,7 +244,7 @@ file_close (struct store *store)
 static const struct store_ops file_ops = {
   .pread = file_pread,
   .get_size = file_get_size,
-  .extents = file_extents,
+  .extent = file_extent,
   .cache = file_cache,
   .pwrite = file_pwrite,
   .zero = file_zero,

@@ -66,10 +66,10 @@ image_store_get_size (struct store *s, uint64_t *size)
 }
 
 static int
-image_store_extents (struct store *s, uint64_t count, uint64_t offset,
-                     extent_fn fn, void *opaque)
+image_store_extent (struct store *s, uint64_t offset, uint64_t *end,
+                    unsigned *type)
 {
-  return store_extents (current (s), count, offset, fn, opaque);
+  return store_extent (current (s), offset, end, type);
 }
 
 static int
@@ -124,7 +124,7 @@ image_store_close (struct store *store)
 static const struct store_ops image_store_ops = {
   .pread = image_store_pread,
   .get_size = image_store_get_size,
-  .extents = image_store_extents,
+  .extent = image_store_extent,
   .cache = image_store_cache,
   .pwrite = image_store_pwrite,
   .zero = image_store_zero,

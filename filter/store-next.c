@@ -119,11 +119,13 @@ next_get_size (struct store *store, uint64_t *size)
 
 /* The engine asks only of data files, which are never read through here. */
 static int
-next_extents (struct store *store, uint64_t count, uint64_t offset,
-              extent_fn fn, void *opaque)
+next_extent (struct store *store, uint64_t offset, uint64_t *end,
+             unsigned *type)
 {
-  (void) store;
-  return fn (opaque, offset, count, EXTENT_DATA);
+  (void) store, (void) offset;
+  *end = UINT64_MAX;
+  *type = EXTENT_DATA;
+  return 0;
 }
 
 static int
@@ -283,7 +285,7 @@ next_close (struct store *store)
 static const struct store_ops next_ops = {
   .pread = next_pread,
   .get_size = next_get_size,
-  .extents = next_extents,
+  .extent = next_extent,
   .cache = next_cache,
   .pwrite = next_pwrite,
   .zero = next_zero,

@@ -33,8 +33,9 @@
 enum decoded_state { LOADING, READY, FAILED };
 
 struct decoded {
-  const struct image *image;    /* with host: the key */
+  const struct image *image;    /* the key, with the next two */
   uint64_t host;
+  uint32_t compressed_size;
   enum decoded_state state;
   int error;                    /* of FAILED */
   unsigned users;
@@ -202,16 +203,22 @@ decode (struct image *image, const struct run *run, void *out)
 {
   struct workspace *w =
     borrow_workspace (image->decoded, run->compressed_size);
-  /* What the end of the file cuts off reads as zeros. */
+  /* The last sector may be cut short by the end of the file.  Bytes that are
+   * not there are not decoded: zeros in place of lost data can be a valid
+   * stream of something else.
+   */
+  const uint64_t left = image_file_size (image) - run->host;
+  const size_t size =
+    run->compressed_size < left ? run->compressed_size : left;
   int r = -ENOMEM;
 
   if (w == NULL)
     return r;
   if (w->input)
-    r = store_pread (image->file, w->input, run->compressed_size, run->host);
+    r = store_pread (image->file, w->input, size, run->host);
   if (r == 0) {
     r = decoder_run (w->decoder, image->header.compression_type, w->input,
-                     run->compressed_size, out, image_cluster_size (image));
+                     size, out, image_cluster_size (image));
     if (r == -EIO)
       report_limited (&image->limit,
                       "%s: the compressed cluster at offset 0x%" PRIx64
@@ -220,6 +227,25 @@ decode (struct image *image, const struct run *run, void *out)
   }
   return_workspace (image->decoded, w);
   return r;
+}
+
+static bool
+is_of (const struct decoded *d, const struct image *image,
+       const struct run *run)
+{
+  return d->host == run->host && d->image == image
+    && d->compressed_size == run->compressed_size;
+}
+
+static bool
+is_cached (struct image *image, const struct run *run)
+{
+  struct decoded_cache *cache = image->decoded;
+  struct decoded *d = *bucket_of (cache, image, run->host);
+
+  while (d && !is_of (d, image, run))
+    d = d->hash_next;
+  return d != NULL;
 }
 
 /* Finds the decoded cluster of a run, or makes it.  On success the caller is
@@ -237,7 +263,7 @@ get (struct image *image, const struct run *run, struct decoded **result)
   pthread_mutex_lock (&cache->lock);
  again:
   for (d = *bucket; d; d = d->hash_next)
-    if (d->host == run->host && d->image == image)
+    if (is_of (d, image, run))
       break;
 
   if (d) {
@@ -268,6 +294,7 @@ get (struct image *image, const struct run *run, struct decoded **result)
   memset (d, 0, sizeof *d);
   d->image = image;
   d->host = run->host;
+  d->compressed_size = run->compressed_size;
   d->state = LOADING;
   d->users = 1;
   d->size = size;
@@ -314,8 +341,15 @@ compressed_read (struct image *image, uint64_t offset, const struct run *run,
   int r;
 
   /* Whoever takes a whole cluster will hardly come back for it. */
-  if (run->length == size)
-    return decode (image, run, buf);
+  if (run->length == size) {
+    bool cached;
+    {
+      LOCK_FOR_SCOPE (&image->decoded->lock);
+      cached = is_cached (image, run);
+    }
+    if (!cached)
+      return decode (image, run, buf);
+  }
 
   r = get (image, run, &d);
   if (r < 0)
@@ -325,12 +359,18 @@ compressed_read (struct image *image, uint64_t offset, const struct run *run,
   return 0;
 }
 
-void
-compressed_prefetch (struct image *image, const struct run *run)
+bool
+compressed_prefetch (struct image *image, const struct run *run,
+                     uint64_t *budget)
 {
   struct decoded *d;
 
-  if (image_cluster_size (image) <= image->decoded->limit
-      && get (image, run, &d) == 0)
+  if (*budget > image->decoded->limit / 2)
+    *budget = image->decoded->limit / 2;
+  if (image_cluster_size (image) > *budget)
+    return false;
+  *budget -= image_cluster_size (image);
+  if (get (image, run, &d) == 0)
     done (image->decoded, d);
+  return true;
 }

@@ -28,8 +28,12 @@ void decoded_cache_drop_range (struct decoded_cache *cache,
 int compressed_read (struct image *image, uint64_t offset,
                      const struct run *run, void *buf);
 
-/* Decodes the cluster of the run into the cache, if it has room for it. */
-void compressed_prefetch (struct image *image, const struct run *run);
+/* Decodes the cluster of the run into the cache, and takes its size off the
+ * budget (bytes), which is at first UINT64_MAX: a request may fill no more
+ * than half of the cache.  Returns false if it is spent.
+ */
+bool compressed_prefetch (struct image *image, const struct run *run,
+                          uint64_t *budget);
 
 /* Decodes size bytes of compressed data of the given type into exactly
  * out_size bytes.  Returns 0, or -EIO where the data is not sound.

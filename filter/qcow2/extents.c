@@ -12,38 +12,73 @@
 #include "image.h"
 #include "mapping.h"
 
-/* Moves the extents of a data file to where the guest sees them. */
-struct shifted {
-  extent_fn fn;
-  void *opaque;
-  uint64_t delta;               /* guest offset - host offset, modulo 2^64 */
+/* What a data file said last.  An answer often covers many runs, and costs
+ * the file system a walk.  A chain can have two such files in turn.
+ */
+struct answer {
+  const struct store *store;    /* NULL: none yet */
+  uint64_t start, end;          /* host offsets, bytes */
+  unsigned type;
 };
 
-static int
-shift_extent (void *opaque, uint64_t offset, uint64_t length, unsigned type)
-{
-  struct shifted *s = opaque;
+/* One request. */
+struct walk {
+  extent_fn fn;
+  void *opaque;
+  struct answer answer[2];
+  unsigned oldest;              /* of the answers */
+};
 
-  return s->fn (s->opaque, offset + s->delta, length, type);
+static const struct answer *
+ask (struct walk *walk, struct store *store, uint64_t host)
+{
+  struct answer *a;
+
+  for (unsigned i = 0; i < 2; i++) {
+    a = &walk->answer[i];
+    if (a->store == store && host >= a->start && host < a->end)
+      return a;
+  }
+  a = &walk->answer[walk->oldest];
+  walk->oldest ^= 1;
+  a->store = store;
+  a->start = host;
+  if (store_extent (store, host, &a->end, &a->type) < 0) {
+    a->end = UINT64_MAX;
+    a->type = EXTENT_DATA;
+  }
+  return a;
 }
 
 static int
-data_extents (struct image *image, const struct run *run, uint64_t offset,
-              extent_fn fn, void *opaque)
+walk_data (struct walk *walk, struct image *image, const struct run *run,
+           uint64_t offset)
 {
-  struct shifted s = {
-    .fn = fn, .opaque = opaque, .delta = offset - run->host
-  };
+  uint64_t host = run->host, left = run->length;
 
   if (image->format == IMAGE_QCOW2 && !image->external)
-    return fn (opaque, offset, run->length, EXTENT_DATA);
-  return store_extents (image->data, run->length, run->host,
-                        shift_extent, &s);
+    return walk->fn (walk->opaque, offset, run->length, EXTENT_DATA);
+
+  while (left > 0) {
+    const struct answer *a = ask (walk, image->data, host);
+    const uint64_t n = a->end - host < left ? a->end - host : left;
+    const int r = walk->fn (walk->opaque, offset, n, a->type);
+
+    if (r != 0)
+      return r;
+    offset += n;
+    host += n;
+    left -= n;
+  }
+  return 0;
 }
 
+static int walk_range (struct walk *walk, struct image *image,
+                       uint64_t count, uint64_t offset);
+
 static int
-backing_extents (struct image *image, uint64_t count, uint64_t offset,
-                 extent_fn fn, void *opaque)
+walk_backing (struct walk *walk, struct image *image, uint64_t count,
+              uint64_t offset)
 {
   struct image *backing = image->backing;
   uint64_t n = 0;
@@ -53,16 +88,17 @@ backing_extents (struct image *image, uint64_t count, uint64_t offset,
     n = backing->size - offset;
     if (n > count)
       n = count;
-    r = image_extents (backing, n, offset, fn, opaque);
+    r = walk_range (walk, backing, n, offset);
     if (r != 0 || n == count)
       return r;
   }
-  return fn (opaque, offset + n, count - n, EXTENT_HOLE | EXTENT_ZERO);
+  return walk->fn (walk->opaque, offset + n, count - n,
+                   EXTENT_HOLE | EXTENT_ZERO);
 }
 
-int
-image_extents (struct image *image, uint64_t count, uint64_t offset,
-               extent_fn fn, void *opaque)
+static int
+walk_range (struct walk *walk, struct image *image, uint64_t count,
+            uint64_t offset)
 {
   while (count > 0) {
     struct run run;
@@ -71,17 +107,18 @@ image_extents (struct image *image, uint64_t count, uint64_t offset,
     mapping_lookup (image, offset, count, &run);
     switch (run.type) {
     case RUN_UNALLOCATED:
-      r = backing_extents (image, run.length, offset, fn, opaque);
+      r = walk_backing (walk, image, run.length, offset);
       break;
     case RUN_ZERO:
-      r = fn (opaque, offset, run.length, EXTENT_HOLE | EXTENT_ZERO);
+      r = walk->fn (walk->opaque, offset, run.length,
+                    EXTENT_HOLE | EXTENT_ZERO);
       break;
     case RUN_DATA:
-      r = data_extents (image, &run, offset, fn, opaque);
+      r = walk_data (walk, image, &run, offset);
       break;
     case RUN_COMPRESSED:
     case RUN_INVALID:
-      r = fn (opaque, offset, run.length, EXTENT_DATA);
+      r = walk->fn (walk->opaque, offset, run.length, EXTENT_DATA);
       break;
     }
     if (r != 0)
@@ -91,4 +128,13 @@ image_extents (struct image *image, uint64_t count, uint64_t offset,
     count -= run.length;
   }
   return 0;
+}
+
+int
+image_extents (struct image *image, uint64_t count, uint64_t offset,
+               extent_fn fn, void *opaque)
+{
+  struct walk walk = { .fn = fn, .opaque = opaque };
+
+  return walk_range (&walk, image, count, offset);
 }

@@ -278,9 +278,10 @@ check_features (const struct store *store, const struct header *h)
                 "which exclude each other");
   if (header_is_extended (h) && h->cluster_bits < QCOW2_MIN_EXTENDED_BITS)
     return bad ("extended L2 entries need clusters of at least 16 KiB");
+  /* Against the spec, but nobody who only reads is harmed. */
   if ((h->autoclear & QCOW2_AUTOCLEAR_BITMAPS) && !h->has_bitmaps)
-    return bad ("the bitmaps feature bit is set, but there is no bitmaps "
-                "extension");
+    report_warning ("%s: the bitmaps feature bit is set, but there is no "
+                    "bitmaps extension", store->name);
   if (h->data_file && !header_has_data_file (h))
     report_warning ("%s: the image names an external data file but does not "
                     "use one; the name is ignored", store->name);
@@ -292,9 +293,10 @@ static int
 read_fixed (const struct store *store, const struct qcow2_header *disk,
             uint64_t file_size, struct header *h)
 {
-  if (file_size < QCOW2_V2_HEADER_LENGTH
-      || be32_get (disk->magic) != QCOW2_MAGIC)
+  if (be32_get (disk->magic) != QCOW2_MAGIC)
     return bad ("not a qcow2 image (the magic number is missing)");
+  if (file_size < QCOW2_V2_HEADER_LENGTH)
+    return bad ("the header is cut short by the end of the file");
 
   h->version = be32_get (disk->version);
   if (h->version < 2 || h->version > 3)

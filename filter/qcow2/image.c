@@ -41,8 +41,8 @@ read_l1 (struct image *image, uint64_t offset, uint32_t entries)
   CLEANUP_FREE uint8_t *chunk = malloc (L1_CHUNK);
   int r;
 
-  if (offset > image_file_size (image)
-      || bytes > image_file_size (image) - offset) {
+  if (bytes > 0 && (offset > image_file_size (image)
+                    || bytes > image_file_size (image) - offset)) {
     report_error ("%s: the L1 table lies past the end of the file (is the "
                   "image cut short?)", image->file->name);
     return -EINVAL;
@@ -201,7 +201,14 @@ open_qcow2 (struct image *image, const struct image_options *options,
   if (options->warn)
     warn_about_state (image);
 
-  if ((r = snapshot_list_read (image->file, h, &image->snapshots)) < 0)
+  if (depth == 0 && options->want_data_file && !image->external) {
+    report_error ("%s: an external data file was given, but the image does "
+                  "not use one", image->file->name);
+    return -EINVAL;
+  }
+  /* Only those of the image that is served are of use to anybody. */
+  if (depth == 0
+      && (r = snapshot_list_read (image->file, h, &image->snapshots)) < 0)
     return r;
   if (depth == 0 && options->snapshot)
     r = open_snapshot (image, options->snapshot);

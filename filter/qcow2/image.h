@@ -131,6 +131,7 @@ struct image_options {
   const char *snapshot;         /* ID or name; NULL: the active disk */
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
+  bool want_data_file;          /* fail if the image does not use one */
   bool warn;                    /* report dirty and corrupt images */
 };
 
@@ -152,6 +153,12 @@ char *image_describe (const struct image *image);
  */
 int image_read (struct image *image, void *buf, size_t count,
                 uint64_t offset);
+
+/* Receives extents in ascending order without gaps.  Returning non-zero
+ * stops the walk, which then returns that value.
+ */
+typedef int (*extent_fn) (void *opaque, uint64_t offset, uint64_t length,
+                          unsigned type);
 
 /* Reports the extents of a guest range, merged over the chain.  What cannot
  * be read is reported as data, so that whoever looks gets the error.

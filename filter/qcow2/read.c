@@ -7,6 +7,7 @@
 
 #include "build-config.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "compress.h"
@@ -60,6 +61,10 @@ read_range (struct image *image, void *buf, size_t count, uint64_t offset)
       break;
     case RUN_DATA:
       r = store_pread (image->data, p, run.length, run.host);
+      if (r < 0)
+        report_limited (&image->limit, "%s: reading at offset 0x%" PRIx64
+                        " failed: %s", image->data->name, run.host,
+                        strerror (-r));
       break;
     case RUN_COMPRESSED:
       r = compressed_read (image, offset, &run, p);
@@ -96,8 +101,10 @@ image_read (struct image *image, void *buf, size_t count, uint64_t offset)
   return r;
 }
 
-static void
-cache_range (struct image *image, uint64_t count, uint64_t offset)
+/* Returns false when enough has been decoded. */
+static bool
+cache_range (struct image *image, uint64_t count, uint64_t offset,
+             uint64_t *budget)
 {
   while (count > 0) {
     struct run run;
@@ -105,16 +112,18 @@ cache_range (struct image *image, uint64_t count, uint64_t offset)
     mapping_lookup (image, offset, count, &run);
     switch (run.type) {
     case RUN_UNALLOCATED:
-      if (image->backing && offset < image->backing->size)
-        image_cache (image->backing,
-                     min64 (run.length, image->backing->size - offset),
-                     offset);
+      if (image->backing && offset < image->backing->size
+          && !cache_range (image->backing,
+                           min64 (run.length, image->backing->size - offset),
+                           offset, budget))
+        return false;
       break;
     case RUN_DATA:
       store_cache (image->data, run.length, run.host);
       break;
     case RUN_COMPRESSED:
-      compressed_prefetch (image, &run);
+      if (!compressed_prefetch (image, &run, budget))
+        return false;
       break;
     case RUN_ZERO:
     case RUN_INVALID:
@@ -123,17 +132,19 @@ cache_range (struct image *image, uint64_t count, uint64_t offset)
     offset += run.length;
     count -= run.length;
   }
+  return true;
 }
 
 void
 image_cache (struct image *image, uint64_t count, uint64_t offset)
 {
   struct writer *w = image->writer;
+  uint64_t budget = UINT64_MAX;
   struct inflight_ticket ticket;
 
   if (w)
     ticket = inflight_enter (&w->inflight);
-  cache_range (image, count, offset);
+  cache_range (image, count, offset, &budget);
   if (w)
     inflight_leave (&w->inflight, ticket);
 }

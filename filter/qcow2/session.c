@@ -32,7 +32,7 @@ why_not_writable (const struct image *image,
     return "it is marked corrupt; repair it with qemu-img check -r all";
   if (h->incompatible & QCOW2_INCOMPAT_DIRTY)
     return "it was not closed properly; repair it with qemu-img check -r all";
-  if (h->autoclear & QCOW2_AUTOCLEAR_BITMAPS)
+  if ((h->autoclear & QCOW2_AUTOCLEAR_BITMAPS) && h->has_bitmaps)
     return "it has persistent dirty bitmaps, which would not be kept true";
   if (image->external && h->nb_snapshots)
     return "it has an external data file and snapshots, which exclude each "
@@ -125,12 +125,15 @@ writer_fail (struct writer *w, bool corrupt, const char *why)
   return -EIO;
 }
 
-/* Unknown autoclear bits vouch for things that we do not keep true. */
+/* Unknown autoclear bits vouch for things that we do not keep true; the one
+ * for bitmaps, for an extension that must be there.
+ */
 static int
 clear_autoclear (struct writer *w)
 {
   struct header *h = &w->image->header;
-  const uint64_t bits = h->autoclear & QCOW2_AUTOCLEAR_KNOWN;
+  const uint64_t bits = h->autoclear & QCOW2_AUTOCLEAR_KNOWN
+    & ~(h->has_bitmaps ? 0 : QCOW2_AUTOCLEAR_BITMAPS);
   const be64 field = be64_make (bits);
   int r;
 

@@ -17,12 +17,18 @@
   (report_error ("%s: snapshot table: " fmt, store->name, ##__VA_ARGS__), \
    -EINVAL)
 
+/* How much of the table is read at once: the image may be far away. */
+#define CHUNK 65536
+
 /* Where the walk over the table stands. */
 struct cursor {
   struct store *store;
   uint64_t file_size;
   uint64_t start;               /* of the table */
   uint64_t pos;                 /* of the next byte */
+  uint64_t chunk_pos;           /* of what is in chunk */
+  size_t chunk_len;
+  uint8_t chunk[CHUNK];
 };
 
 /* Reads len bytes at the cursor and moves it behind them. */
@@ -37,13 +43,29 @@ take (struct cursor *c, void *buf, size_t len)
   if (c->pos + len - c->start > QCOW2_MAX_SNAPSHOT_BYTES)
     return bad ("it is larger than %" PRIu64 " bytes",
                 QCOW2_MAX_SNAPSHOT_BYTES);
-  r = store_pread (c->store, buf, len, c->pos);
-  if (r < 0) {
-    report_error ("%s: the snapshot table cannot be read: %s", store->name,
-                  strerror (-r));
-    return r;
+  while (len > 0) {
+    const uint64_t in_chunk = c->pos - c->chunk_pos;
+    size_t n;
+
+    if (c->pos < c->chunk_pos || in_chunk >= c->chunk_len) {
+      const uint64_t left = c->file_size - c->pos;
+
+      c->chunk_pos = c->pos;
+      c->chunk_len = left < CHUNK ? left : CHUNK;
+      r = store_pread (c->store, c->chunk, c->chunk_len, c->pos);
+      if (r < 0) {
+        report_error ("%s: the snapshot table cannot be read: %s",
+                      store->name, strerror (-r));
+        return r;
+      }
+      continue;
+    }
+    n = c->chunk_len - in_chunk < len ? c->chunk_len - in_chunk : len;
+    memcpy (buf, c->chunk + in_chunk, n);
+    buf = (uint8_t *) buf + n;
+    c->pos += n;
+    len -= n;
   }
-  c->pos += len;
   return 0;
 }
 
@@ -100,19 +122,21 @@ int
 snapshot_list_read (struct store *store, const struct header *h,
                     struct snapshot_list **result)
 {
-  struct cursor c = {
-    .store = store, .start = h->snapshots_offset, .pos = h->snapshots_offset
-  };
+  CLEANUP_FREE struct cursor *c = calloc (1, sizeof *c);
   struct snapshot_list *list;
   int r;
 
-  r = store_get_size (store, &c.file_size);
+  if (c == NULL)
+    return -ENOMEM;
+  c->store = store;
+  c->start = c->pos = h->snapshots_offset;
+  r = store_get_size (store, &c->file_size);
   if (r < 0)
     return r;
   /* Before any allocation: the file must be able to hold that many. */
   if (h->nb_snapshots
-      && (c.start > c.file_size
-          || h->nb_snapshots > (c.file_size - c.start)
+      && (c->start > c->file_size
+          || h->nb_snapshots > (c->file_size - c->start)
              / sizeof (struct qcow2_snapshot)))
     return bad ("it runs past the end of the file (%" PRIu32 " snapshots)",
                 h->nb_snapshots);
@@ -121,13 +145,13 @@ snapshot_list_read (struct store *store, const struct header *h,
   if (list == NULL)
     return -ENOMEM;
   while (list->count < h->nb_snapshots) {
-    r = read_snapshot (&c, h, &list->snapshot[list->count++]);
+    r = read_snapshot (c, h, &list->snapshot[list->count++]);
     if (r < 0) {
       snapshot_list_free (list);
       return r;
     }
   }
-  list->bytes = c.pos - c.start;
+  list->bytes = c->pos - c->start;
   *result = list;
   return 0;
 }

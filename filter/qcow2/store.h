@@ -24,12 +24,6 @@ struct store;
 #define EXTENT_HOLE 1
 #define EXTENT_ZERO 2
 
-/* Receives extents in ascending order without gaps.  Returning non-zero
- * stops the walk, which then returns that value.
- */
-typedef int (*extent_fn) (void *opaque, uint64_t offset, uint64_t length,
-                          unsigned type);
-
 struct store_ops {
   /* Reads count bytes; those past the store's end read as zeros. */
   int (*pread) (struct store *, void *buf, size_t count, uint64_t offset);
@@ -37,12 +31,13 @@ struct store_ops {
   /* The store's size in bytes as it is now. */
   int (*get_size) (struct store *, uint64_t *size);
 
-  /* Reports which parts of the range are holes that read as zeros.  A store
-   * that does not know calls fn once with EXTENT_DATA.  What lies past the
-   * store's end is a hole.
+  /* Tells whether the byte at offset is in a hole that reads as zeros, and
+   * where the run of bytes ends of which the same is true: *end > offset,
+   * which may be far away.  What lies past the store's end is a hole without
+   * end; a store that does not know says EXTENT_DATA, UINT64_MAX.
    */
-  int (*extents) (struct store *, uint64_t count, uint64_t offset,
-                  extent_fn fn, void *opaque);
+  int (*extent) (struct store *, uint64_t offset, uint64_t *end,
+                 unsigned *type);
 
   /* Hints that the range will be read soon.  Failure means nothing. */
   int (*cache) (struct store *, uint64_t count, uint64_t offset);
@@ -96,10 +91,10 @@ store_get_size (struct store *s, uint64_t *size)
 }
 
 static inline int
-store_extents (struct store *s, uint64_t count, uint64_t offset,
-               extent_fn fn, void *opaque)
+store_extent (struct store *s, uint64_t offset, uint64_t *end,
+              unsigned *type)
 {
-  return s->ops->extents (s, count, offset, fn, opaque);
+  return s->ops->extent (s, offset, end, type);
 }
 
 static inline int

@@ -349,11 +349,14 @@ plan_new_place (struct plan *p, uint64_t want)
 }
 
 /* Is the whole range a hole of the data file? */
-static int
-not_a_hole (void *opaque, uint64_t offset, uint64_t length, unsigned type)
+static bool
+is_hole (struct store *store, uint64_t count, uint64_t offset)
 {
-  (void) opaque, (void) offset, (void) length;
-  return type != (EXTENT_HOLE | EXTENT_ZERO);
+  unsigned type;
+  uint64_t end;
+
+  return store_extent (store, offset, &end, &type) == 0
+    && type == (EXTENT_HOLE | EXTENT_ZERO) && end - offset >= count;
 }
 
 /* Steps 1 (behind the lock) and 2: [start, end) is a run of one type. */
@@ -405,9 +408,8 @@ make_plan (struct plan *p, const struct run *run, uint64_t end)
     || (run->type == RUN_UNALLOCATED && nothing_below (image, p->from));
   if (image->external && p->fill_is_zero
       && (p->from != p->start || p->to != p->stop))
-    p->place_is_zero = store_extents (image->data, p->to - p->from,
-                                      p->host + (p->from - p->cluster),
-                                      not_a_hole, NULL) == 0;
+    p->place_is_zero = is_hole (image->data, p->to - p->from,
+                                p->host + (p->from - p->cluster));
   return 0;
 }
 
