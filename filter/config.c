@@ -155,6 +155,10 @@ config_parse (const char *key, const char *value)
     return set_string (key, &config.snapshot, copy_string (value));
   if (strcmp (key, "qcow2ext-list-snapshots") == 0)
     return parse_bool (value, &config.list_snapshots);
+  if (strcmp (key, "qcow2ext-bitmap") == 0)
+    return set_string (key, &config.bitmap, copy_string (value));
+  if (strcmp (key, "qcow2ext-check") == 0)
+    return parse_bool (value, &config.check);
   if (strcmp (key, "qcow2ext-lock") == 0)
     return parse_bool (value, &config.lock);
   if (strcmp (key, "qcow2ext-trust-below") == 0)
@@ -185,6 +189,11 @@ config_check (void)
                   "each other");
     return -1;
   }
+  if (config.bitmap && (config.snapshot || config.list_snapshots)) {
+    nbdkit_error ("qcow2ext-bitmap= is about the live disk and excludes "
+                  "snapshots");
+    return -1;
+  }
   if (config.several_files) {
     free (config.image_path);
     config.image_path = NULL;
@@ -203,4 +212,5 @@ config_free (void)
     free (config.allow[i]);
   free (config.allow);
   free (config.snapshot);
+  free (config.bitmap);
 }

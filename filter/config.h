@@ -25,6 +25,8 @@ struct config {
   bool list_snapshots;
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
+  char *bitmap;                 /* name, or NULL */
+  bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
 };
@@ -50,6 +52,10 @@ void config_free (void);
   "                                  own directory).\n"                 \
   "qcow2ext-snapshot=<ID>|<NAME>     Serve an internal snapshot.\n"     \
   "qcow2ext-list-snapshots=<BOOL>    Make each snapshot an export.\n"   \
+  "qcow2ext-bitmap=<NAME>            Show a dirty bitmap as extents, read-only:\n" \
+  "                                  what changed is data, the rest holes.\n" \
+  "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \
+  "                                  not write to it if it has errors.\n" \
   "qcow2ext-lock=<BOOL>              Lock the image against other users\n" \
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \

@@ -201,6 +201,8 @@ open_image (struct store *store, const char *path, const struct stat *st,
     .snapshot = purpose->snapshot,
     .l2_cache_size = config.l2_cache_size,
     .decoded_cache_size = config.decoded_cache_size,
+    .bitmap = config.bitmap,
+    .check = config.check && purpose->snapshot == NULL,
     .want_data_file = config.data_file != NULL,
     .warn = !warned,
   };
@@ -423,7 +425,7 @@ session_get (nbdkit_backend *backend, bool writable, const char *snapshot)
       free (s);
       return NULL;
     }
-    s->writable = writable && snapshot == NULL;
+    s->writable = writable && snapshot == NULL && config.bitmap == NULL;
     s->next = sessions;
     sessions = s;
     if (lock_image () < 0 || open_session (s, backend) == -1) {

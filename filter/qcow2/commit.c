@@ -202,9 +202,10 @@ commit_reap (struct writer *w)
 {
   for (;;) {
     if (w->grace.count == 0) {
-      if (w->durable.count == 0 || freed_move (&w->grace, &w->durable) < 0)
+      if (w->durable.count == 0
+          || !inflight_flip (&w->inflight, &w->grace_set)
+          || freed_move (&w->grace, &w->durable) < 0)
         return;
-      w->grace_set = inflight_flip (&w->inflight);
     }
     if (!inflight_is_empty (&w->inflight, w->grace_set) || w->failed)
       return;

@@ -9,6 +9,7 @@
 
 #include "build-config.h"
 
+#include "bitmap.h"
 #include "image.h"
 #include "mapping.h"
 
@@ -136,5 +137,7 @@ image_extents (struct image *image, uint64_t count, uint64_t offset,
 {
   struct walk walk = { .fn = fn, .opaque = opaque };
 
+  if (image->shown)
+    return bitmap_extents (image, count, offset, fn, opaque);
   return walk_range (&walk, image, count, offset);
 }

@@ -139,6 +139,34 @@ struct qcow2_bitmaps_extension {
 };
 static_assert (sizeof (struct qcow2_bitmaps_extension) == 24, "");
 
+/* An entry of the bitmap directory; extra data and name follow, padded to 8. */
+struct qcow2_bitmap {
+  be64 table_offset;            /* cluster aligned */
+  be32 table_size;              /* entries */
+  be32 flags;
+  uint8_t type;                 /* 1: dirty tracking */
+  uint8_t granularity_bits;     /* 9..31 */
+  be16 name_size;               /* 1..1023 */
+  be32 extra_data_size;
+};
+static_assert (sizeof (struct qcow2_bitmap) == 24, "");
+static_assert (offsetof (struct qcow2_bitmap, flags) == 12, "");
+
+#define QCOW2_BITMAP_IN_USE UINT32_C (1)
+#define QCOW2_BITMAP_AUTO UINT32_C (2)
+#define QCOW2_BITMAP_EXTRA_COMPATIBLE UINT32_C (4)
+#define QCOW2_BITMAP_FLAGS UINT32_C (7)
+#define QCOW2_BITMAP_TYPE_DIRTY 1
+#define QCOW2_MIN_GRANULARITY_BITS 9
+#define QCOW2_MAX_GRANULARITY_BITS 31
+
+/* Bitmap table entries: the offset of a cluster of bits; or, where that is
+ * 0, whether all its bits are one.
+ */
+#define QCOW2_BITMAP_OFFSET UINT64_C (0x00fffffffffffe00)
+#define QCOW2_BITMAP_ALL_ONES UINT64_C (1)
+#define QCOW2_BITMAP_RESERVED UINT64_C (0xff000000000001fe)
+
 /* L1 entries: the offset of an L2 table, and "refcount is exactly one". */
 #define QCOW2_L1_OFFSET UINT64_C (0x00fffffffffffe00)
 #define QCOW2_L1_RESERVED UINT64_C (0x7f000000000001ff)

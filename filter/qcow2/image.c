@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bitmap.h"
+#include "check.h"
 #include "cleanup.h"
 #include "compress.h"
 #include "image.h"
@@ -141,8 +143,8 @@ debug_header (const struct image *image, unsigned depth)
   const struct header *h = &image->header;
 
   report_debug ("layer %u: %s: qcow2 v%u, virtual size %" PRIu64
-                ", cluster_bits %u, file size %" PRIu64, depth,
-                image->file->name, h->version, h->size, h->cluster_bits,
+                ", cluster size %u, file size %" PRIu64, depth,
+                image->file->name, h->version, h->size, 1U << h->cluster_bits,
                 image_file_size (image));
   report_debug ("layer %u: features: incompatible 0x%" PRIx64
                 " compatible 0x%" PRIx64 " autoclear 0x%" PRIx64
@@ -209,6 +211,8 @@ open_qcow2 (struct image *image, const struct image_options *options,
   /* Only those of the image that is served are of use to anybody. */
   if (depth == 0
       && (r = snapshot_list_read (image->file, h, &image->snapshots)) < 0)
+    return r;
+  if (depth == 0 && (r = bitmap_list_read (image)) < 0)
     return r;
   if (depth == 0 && options->snapshot)
     r = open_snapshot (image, options->snapshot);
@@ -288,6 +292,27 @@ open_next_layer (struct image *top, struct image *above,
   return r;
 }
 
+/* Checks an image because the user wants it; errors are no failure. */
+static int
+check_at_open (struct image *image)
+{
+  struct check_result result;
+  int r = image_check (image, true, &result);
+
+  free (result.counts);
+  if (r < 0) {
+    report_error ("%s: the image could not be checked: %s",
+                  image->file->name, strerror (-r));
+    return r;
+  }
+  if (result.errors || result.leaks)
+    report_warning ("%s: the check found %" PRIu64 " errors and %" PRIu64
+                    " leaked clusters", image->file->name, result.errors,
+                    result.leaks);
+  image->damaged = result.errors > 0;
+  return 0;
+}
+
 int
 image_open (struct store *store, const struct image_options *options,
             struct image **result)
@@ -308,6 +333,10 @@ image_open (struct store *store, const struct image_options *options,
     if (image->header.backing_file || depth == 0)
       r = open_next_layer (top, image, options, depth++);
 
+  if (r == 0 && options->bitmap)
+    r = bitmap_show (top, options->bitmap);
+  if (r == 0 && options->check)
+    r = check_at_open (top);
   if (r == 0 && options->write_env)
     r = writer_open (top, options->write_env);
 
@@ -336,6 +365,7 @@ image_close (struct image *image)
     if (image->data != image->file)
       store_close (image->data);
     store_close (image->file);
+    bitmap_list_free (image);
     snapshot_list_free (image->snapshots);
     header_free (&image->header);
     pthread_mutex_destroy (&image->limit.lock);

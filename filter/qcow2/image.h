@@ -15,6 +15,7 @@
 #include "report.h"
 #include "store.h"
 
+struct bitmap_list;
 struct decoded_cache;
 struct l2_table;
 struct snapshot_list;
@@ -52,6 +53,9 @@ struct image {
   struct l2_table **l2;         /* l1_entries slots, NULL: not cached */
 
   struct snapshot_list *snapshots;
+  const struct bitmap *shown;   /* what extents show, not the mapping */
+  bool damaged;                 /* a check has found errors */
+  struct bitmap_list *bitmaps;  /* NULL: none */
   struct table_cache *tables;   /* shared by the layers of a chain */
   struct decoded_cache *decoded; /* likewise */
   struct writer *writer;        /* NULL: this layer is only read */
@@ -129,6 +133,8 @@ struct image_options {
   const struct image_env *env;
   const struct image_write_env *write_env; /* NULL: open for reading only */
   const char *snapshot;         /* ID or name; NULL: the active disk */
+  const char *bitmap;           /* its name; show it as extents; or NULL */
+  bool check;                   /* check for consistency */
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
   bool want_data_file;          /* fail if the image does not use one */

@@ -40,10 +40,14 @@ inflight_leave (struct inflight *f, struct inflight_ticket t)
   atomic_fetch_sub (&f->slot[t.slot].count[t.set], 1);
 }
 
-unsigned
-inflight_flip (struct inflight *f)
+bool
+inflight_flip (struct inflight *f, unsigned *set)
 {
-  return atomic_fetch_add (&f->epoch, 1) & 1;
+  *set = atomic_load (&f->epoch) & 1;
+  if (!inflight_is_empty (f, !*set))
+    return false;
+  atomic_fetch_add (&f->epoch, 1);
+  return true;
 }
 
 bool

@@ -40,8 +40,11 @@ void inflight_init (struct inflight *f);
 struct inflight_ticket inflight_enter (struct inflight *f);
 void inflight_leave (struct inflight *f, struct inflight_ticket t);
 
-/* Starts a grace period and returns the set that must become empty. */
-unsigned inflight_flip (struct inflight *f);
+/* Starts a grace period: *set must become empty.  Fails while the requests of
+ * an earlier one have not ended, which would get lost among the new ones.
+ * Calls must not overlap.
+ */
+bool inflight_flip (struct inflight *f, unsigned *set);
 bool inflight_is_empty (struct inflight *f, unsigned set);
 
 struct range_lock {

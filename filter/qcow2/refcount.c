@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bitmap.h"
 #include "cleanup.h"
 #include "snapshot.h"
 #include "writer.h"
@@ -154,24 +155,28 @@ metadata_overlaps (struct writer *w, uint64_t offset, uint64_t length)
 
 /* --- counts within a block --- */
 
-static uint64_t
-block_get (const struct writer *w, const struct refblock *b, uint64_t index)
+uint64_t
+refcount_decode (const void *block, unsigned order, uint64_t index)
 {
-  const unsigned order = w->image->header.refcount_order;
-  const void *data = b->data;
-
   switch (order) {
-  case 6: return be64_get (((const be64 *) data)[index]);
-  case 5: return be32_get (((const be32 *) data)[index]);
-  case 4: return be16_get (((const be16 *) data)[index]);
-  case 3: return b->data[index];
+  case 6: return be64_get (((const be64 *) block)[index]);
+  case 5: return be32_get (((const be32 *) block)[index]);
+  case 4: return be16_get (((const be16 *) block)[index]);
+  case 3: return ((const uint8_t *) block)[index];
   default: {
     const unsigned per_byte = 8 >> order;
     const unsigned shift = (index % per_byte) << order;
 
-    return b->data[index / per_byte] >> shift & ((1U << (1 << order)) - 1);
+    return ((const uint8_t *) block)[index / per_byte] >> shift
+      & ((1U << (1 << order)) - 1);
   }
   }
+}
+
+static uint64_t
+block_get (const struct writer *w, const struct refblock *b, uint64_t index)
+{
+  return refcount_decode (b->data, w->image->header.refcount_order, index);
 }
 
 static void
@@ -607,6 +612,30 @@ refcount_release (struct writer *w, uint64_t offset, uint64_t length)
   return 0;
 }
 
+int
+refcount_repair (struct writer *w, const uint32_t *counts, uint64_t clusters)
+{
+  const unsigned order = w->image->header.refcount_order;
+  const uint64_t max =
+    order == 6 ? UINT64_MAX : (UINT64_C (1) << (1 << order)) - 1;
+
+  for (uint64_t c = 0; c < clusters; c++) {
+    struct refblock *b;
+    int r = get_block (w, c >> block_bits (w), &b);
+    const uint64_t index = c & ((UINT64_C (1) << block_bits (w)) - 1);
+
+    if (r < 0)
+      return r;
+    if (counts[c] > max || (counts[c] && b == NULL))
+      return -ENOTSUP;
+    if (b && block_get (w, b, index) != counts[c])
+      block_set (w, b, index, counts[c]);
+    if (index == 0)
+      refcount_trim_cache (w);
+  }
+  return 0;
+}
+
 /* --- start and end --- */
 
 /* Puts the clusters of a table into the set; they must not be in it. */
@@ -626,6 +655,14 @@ claim (struct writer *w, uint64_t offset, uint64_t bytes)
       return r;
   }
   return 0;
+}
+
+static int
+claim_bitmap_range (void *opaque, const char *what, uint64_t offset,
+                    uint64_t length)
+{
+  (void) what;
+  return claim (opaque, offset, length);
 }
 
 static int
@@ -657,6 +694,8 @@ claim_tables (struct writer *w)
     if (host && (r = claim (w, host, size)) < 0)
       return r;
   }
+  if ((r = bitmap_walk_ranges (w->image, claim_bitmap_range, w)) < 0)
+    return r;
   for (uint32_t i = 0; i < image->l1_entries; i++) {
     const uint64_t host = image_l2_offset (image, i);
 

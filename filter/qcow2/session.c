@@ -17,6 +17,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bitmap.h"
+#include "check.h"
 #include "cleanup.h"
 #include "snapshot.h"
 #include "writer.h"
@@ -30,10 +32,12 @@ why_not_writable (const struct image *image,
 
   if (h->incompatible & QCOW2_INCOMPAT_CORRUPT)
     return "it is marked corrupt; repair it with qemu-img check -r all";
-  if (h->incompatible & QCOW2_INCOMPAT_DIRTY)
-    return "it was not closed properly; repair it with qemu-img check -r all";
-  if ((h->autoclear & QCOW2_AUTOCLEAR_BITMAPS) && h->has_bitmaps)
-    return "it has persistent dirty bitmaps, which would not be kept true";
+  if (image->damaged)
+    return "the check found errors; repair it with qemu-img check -r all";
+  if (image->shown)
+    return "a bitmap is shown";
+  if (image->bitmaps && image->bitmaps->damaged)
+    return "its dirty bitmaps could not be kept true";
   if (image->external && h->nb_snapshots)
     return "it has an external data file and snapshots, which exclude each "
       "other";
@@ -70,6 +74,8 @@ writer_open (struct image *image, const struct image_write_env *env)
   w->image = image;
   w->env = env;
   pthread_mutex_init (&w->lock, NULL);
+  pthread_mutex_init (&w->start_lock, NULL);
+  pthread_mutex_init (&w->bitmap_lock, NULL);
   pthread_cond_init (&w->commit_done, NULL);
   pthread_cond_init (&w->ranges.released, NULL);
   inflight_init (&w->inflight);
@@ -91,6 +97,8 @@ writer_close (struct image *image)
   free (w->l1_dirty);
   pthread_cond_destroy (&w->ranges.released);
   pthread_cond_destroy (&w->commit_done);
+  pthread_mutex_destroy (&w->bitmap_lock);
+  pthread_mutex_destroy (&w->start_lock);
   pthread_mutex_destroy (&w->lock);
   free (w);
   image->writer = NULL;
@@ -166,6 +174,52 @@ extend_raw_file (struct image *image)
   return r;
 }
 
+/* An image with the dirty bit was written to with lazy refcounts and not
+ * closed: its counts are rebuilt from its tables, and only then is it clean.
+ */
+static int
+repair_dirty (struct writer *w)
+{
+  struct image *image = w->image;
+  struct header *h = &image->header;
+  const uint64_t bits = h->incompatible & ~QCOW2_INCOMPAT_DIRTY;
+  const be64 field = be64_make (bits);
+  struct check_result result;
+  int r;
+
+  if (!(h->incompatible & QCOW2_INCOMPAT_DIRTY))
+    return 0;
+  r = image_check (image, false, &result);
+  if (r == 0 && result.errors != result.wrong_counts + result.wrong_flags)
+    r = -ENOTSUP;
+  if (r == 0)
+    r = refcount_repair (w, result.counts, result.clusters);
+  free (result.counts);
+  if (r == 0)
+    r = commit (w);
+  if (r == 0) {
+    r = image_check (image, false, &result);
+    free (result.counts);
+    if (r == 0 && result.errors)
+      r = -ENOTSUP;
+  }
+  if (r < 0) {
+    report_error ("%s: the image was not closed properly and cannot be "
+                  "repaired here; use qemu-img check -r all",
+                  image->file->name);
+    return r == -ENOTSUP ? -EROFS : r;
+  }
+  r = commit_patch_header (w, offsetof (struct qcow2_header,
+                                        incompatible_features),
+                           &field, sizeof field);
+  if (r == 0) {
+    h->incompatible = bits;
+    report_warning ("%s: the image was not closed properly; its refcounts "
+                    "have been repaired", image->file->name);
+  }
+  return r;
+}
+
 static int
 start (struct writer *w)
 {
@@ -181,7 +235,9 @@ start (struct writer *w)
   if (r < 0)
     return r;
   if ((r = refcount_open (w)) < 0
-      || (r = clear_autoclear (w)) < 0)
+      || (r = repair_dirty (w)) < 0
+      || (r = clear_autoclear (w)) < 0
+      || (r = bitmap_start (w)) < 0)
     return r;
   return extend_raw_file (image);
 }
@@ -189,7 +245,7 @@ start (struct writer *w)
 int
 writer_start (struct writer *w)
 {
-  LOCK_FOR_SCOPE (&w->lock);
+  LOCK_FOR_SCOPE (&w->start_lock);
   if (!w->started) {
     w->start_error = start (w);
     if (w->start_error < 0)
@@ -268,6 +324,13 @@ image_settle (struct image *image, bool idle)
     if (!dirty && (i > 0 || (idle && was_settled)))
       break;
     r = commit (w);
+  }
+  if (r == 0) {
+    r = bitmap_close (w);
+    if (r == -EBUSY) {          /* somebody came in between: next time */
+      w->settled = false;
+      return 0;
+    }
   }
   {
     LOCK_FOR_SCOPE (&w->lock);

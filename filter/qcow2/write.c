@@ -25,6 +25,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "bitmap.h"
 #include "cleanup.h"
 #include "mapping.h"
 #include "writer.h"
@@ -120,6 +121,30 @@ begin (struct image *image)
     w->settled = false;
   }
   return r;
+}
+
+/* Counts a change of a guest range as in flight, with the bitmaps open and the
+ * change recorded.
+ */
+static int
+enter_change (struct image *image, uint64_t count, uint64_t offset,
+              struct inflight_ticket *ticket)
+{
+  struct writer *w = image->writer;
+  int r;
+
+  for (;;) {
+    *ticket = inflight_enter (&w->inflight);
+    if (!w->tracking)
+      return 0;
+    if (w->bitmaps_open) {
+      bitmap_record (image, count, offset);
+      return 0;
+    }
+    inflight_leave (&w->inflight, *ticket);
+    if ((r = bitmap_open (w)) < 0)
+      return r;
+  }
 }
 
 /* A place in the image file that an entry names, but where tables are, would
@@ -645,8 +670,10 @@ image_write (struct image *image, const void *buf, size_t count,
   if ((r = begin (image)) < 0)
     return r;
   do {
-    const struct inflight_ticket ticket = inflight_enter (&w->inflight);
+    struct inflight_ticket ticket;
 
+    if ((r = enter_change (image, count, offset, &ticket)) < 0)
+      return r;
     r = write_range (image, buf, count, offset);
     inflight_leave (&w->inflight, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && make_room (w));
@@ -910,8 +937,10 @@ zero_or_trim (const struct zeroing *z, uint64_t count, uint64_t offset)
   if ((r = begin (image)) < 0)
     return r;
   do {
-    const struct inflight_ticket ticket = inflight_enter (&w->inflight);
+    struct inflight_ticket ticket;
 
+    if ((r = enter_change (image, count, offset, &ticket)) < 0)
+      return r;
     r = zero_range (z, count, offset);
     inflight_leave (&w->inflight, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && make_room (w));

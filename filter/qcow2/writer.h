@@ -4,7 +4,7 @@
  * Shared by write.c (guest requests), refcount.c (allocation), commit.c (the
  * order of metadata writes) and session.c (first change, idle, end).
  *
- * Lock order: commit turn (writer->committing), writer->lock, the table
+ * Lock order: bitmap_lock, commit turn (writer->committing), writer->lock, the table
  * cache's load locks, the table cache's lock.  writer->lock is never held
  * across guest data I/O; it is held while refcount blocks are read.
  */
@@ -54,6 +54,7 @@ struct writer {
   pthread_mutex_t lock;         /* guards all that follows, but atomics */
 
   atomic_bool started;          /* the first change was prepared for */
+  pthread_mutex_t start_lock;   /* held while it is */
   int start_error;              /* what that failed with */
   atomic_bool failed;           /* nothing is written any more */
   bool can_grow;                /* the image file can be resized */
@@ -91,6 +92,11 @@ struct writer {
   unsigned grace_set;
   _Atomic uint64_t freed_bytes; /* in all three */
 
+  /* Bitmaps that record changes; see bitmap.c. */
+  bool tracking;
+  atomic_int bitmaps_open;      /* they are marked in use on disk */
+  pthread_mutex_t bitmap_lock;
+
   /* Commits. */
   bool committing;
   uint64_t commits_started, commits_done;
@@ -118,6 +124,15 @@ void refcount_unalloc (struct writer *w, uint64_t offset, uint64_t clusters);
 
 /* Takes one reference from each cluster of a host range. */
 int refcount_release (struct writer *w, uint64_t offset, uint64_t length);
+
+/* A count in a refcount block of 1 << order bits a count. */
+uint64_t refcount_decode (const void *block, unsigned order, uint64_t index);
+
+/* Sets the counts of all clusters of the file to the given ones.  -ENOTSUP if
+ * that takes more than changing counts.
+ */
+int refcount_repair (struct writer *w, const uint32_t *counts,
+                     uint64_t clusters);
 
 /* Drops clean refcount blocks if there are many. */
 void refcount_trim_cache (struct writer *w);
