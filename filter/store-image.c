@@ -9,7 +9,8 @@
  *   below --first change, path proven clear--> own
  *         --not proven--> below, which cannot grow; a pair is refused
  *
- * The proof, in space at the end of the file that nothing refers to: what is
+ * The proof, in space that nothing refers to (at the end of a file, in a free
+ * cluster of a device): what is
  * written below is seen in the file, and what is then written to the file in
  * the same place is seen below, each time through a fresh context.  One way
  * alone would miss a cache that writes through.
@@ -174,6 +175,7 @@ store_image_open (nbdkit_backend *backend, const char *name, int readonly,
     s->own = NULL;
   }
   s->store.readonly = s->below->readonly;
+  s->store.fixed_size = s->own && s->own->fixed_size;
   atomic_init (&s->current, s->below);
   return &s->store;
 
@@ -210,7 +212,8 @@ store_image_refuse (void *opaque, const struct image *image)
  * then the other way round.
  */
 static int
-prove_both_ways (struct store_image *s, uint64_t offset, uint64_t length)
+prove_both_ways (struct store_image *s, uint64_t offset, size_t n,
+                 bool at_end)
 {
   uint8_t pattern[2 * PROOF], seen[PROOF];
   struct store *below;
@@ -224,43 +227,60 @@ prove_both_ways (struct store_image *s, uint64_t offset, uint64_t length)
   if (below == NULL)
     return -EIO;
   r = store_get_size (below, &size);
-  if (r == 0 && size != offset + length)
+  if (r == 0 && at_end && size != offset + n)
     r = -EIO;
   if (r == 0)
-    r = store_pwrite (below, pattern, PROOF, offset);
+    r = store_pwrite (below, pattern, n, offset);
   if (r == 0)
     r = store_flush (below);
   store_close (below);
   if (r == 0)
-    r = store_pread (s->own, seen, PROOF, offset);
-  if (r < 0 || memcmp (seen, pattern, PROOF) != 0)
+    r = store_pread (s->own, seen, n, offset);
+  if (r < 0 || memcmp (seen, pattern, n) != 0)
     return -EIO;
 
-  r = store_pwrite (s->own, pattern + PROOF, PROOF, offset);
+  r = store_pwrite (s->own, pattern + PROOF, n, offset);
   if (r < 0)
     return r;
   below = store_next_open (s->backend, s->store.name, 0, s->serialize);
   if (below == NULL)
     return -EIO;
-  r = store_pread (below, seen, PROOF, offset);
+  r = store_pread (below, seen, n, offset);
   store_close (below);
-  return r < 0 || memcmp (seen, pattern + PROOF, PROOF) != 0 ? -EIO : 0;
+  return r < 0 || memcmp (seen, pattern + PROOF, n) != 0 ? -EIO : 0;
+}
+
+/* On a device there is no end to write behind: a free cluster has to do, and
+ * is put back as it was.
+ */
+static int
+prove_in_place (struct store_image *s, uint64_t offset, uint64_t length)
+{
+  uint8_t before[PROOF];
+  const size_t n = length < PROOF ? length : PROOF;
+  int r, r2;
+
+  if ((r = store_pread (s->own, before, n, offset)) < 0)
+    return r;
+  r = prove_both_ways (s, offset, n, false);
+  r2 = store_pwrite (s->own, before, n, offset);
+  return r < 0 ? r : r2;
 }
 
 static int
-prove (struct store_image *s, uint64_t offset, uint64_t length)
+prove (struct store_image *s, uint64_t offset, uint64_t length, bool grow)
 {
   uint64_t size;
   int r;
 
-  if (s->own == NULL || s->own->readonly || s->own->fixed_size)
+  if (s->own == NULL || s->own->readonly)
     return -ENOTSUP;
-  if (length < PROOF)
-    length = PROOF;
+  if (!grow)
+    return prove_in_place (s, offset, length);
   if ((r = store_get_size (s->own, &size)) < 0
-      || (r = store_resize (s->own, offset + length)) < 0)
+      || (r = store_resize (s->own, offset + PROOF)) < 0)
     return r;
-  r = prove_both_ways (s, offset, length);
+  r = prove_both_ways (s, offset, PROOF, true);
   if (store_resize (s->own, size) < 0 && r == 0)
     r = -EIO;
   return r;
@@ -273,9 +293,9 @@ store_image_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
   struct store_image *s = opaque;
 
   *can_grow = false;
-  if (grow && prove (s, offset, length) == 0) {
+  if (prove (s, offset, length, grow) == 0) {
     atomic_store_explicit (&s->current, s->own, memory_order_release);
-    *can_grow = true;
+    *can_grow = grow;
     report_debug ("%s: the path to the file is clear", s->store.name);
     return 0;
   }

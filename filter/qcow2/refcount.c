@@ -550,6 +550,24 @@ find_free (struct writer *w, uint64_t *cluster)
 }
 
 int
+refcount_last_free (struct writer *w, uint64_t *offset)
+{
+  for (uint64_t c = cluster_limit (w); c-- > 0;) {
+    uint64_t count;
+    int r = refcount_get (w, c, &count);
+
+    if (r < 0)
+      return r;
+    if (count == 0 && !set_contains (&w->metadata, c)) {
+      *offset = c << w->image->cluster_bits;
+      return 0;
+    }
+    refcount_trim_cache (w);
+  }
+  return -ENOSPC;
+}
+
+int
 refcount_alloc (struct writer *w, uint64_t want, uint64_t *offset,
                 uint64_t *got, bool *zero)
 {

@@ -225,17 +225,26 @@ start (struct writer *w)
 {
   struct image *image = w->image;
   const uint64_t size = image_cluster_size (image);
+  const bool grow = !image->file->fixed_size;
   uint64_t length, end;
   int r;
 
   if ((r = store_get_size (image->file, &length)) < 0)
     return r;
   end = (length + size - 1) & -size;
-  r = w->env->prove (w->env->opaque, end, size, true, &w->can_grow);
-  if (r < 0)
+  if (grow
+      && (r = w->env->prove (w->env->opaque, end, size, true, &w->can_grow))
+         < 0)
     return r;
-  if ((r = refcount_open (w)) < 0
-      || (r = repair_dirty (w)) < 0
+  if ((r = refcount_open (w)) < 0)
+    return r;
+  /* A device is as large as it is: the proof takes a free cluster of it. */
+  if (!grow
+      && ((r = refcount_last_free (w, &end)) < 0
+          || (r = w->env->prove (w->env->opaque, end, size, false,
+                                 &w->can_grow)) < 0))
+    return r;
+  if ((r = repair_dirty (w)) < 0
       || (r = clear_autoclear (w)) < 0
       || (r = bitmap_start (w)) < 0)
     return r;

@@ -119,6 +119,11 @@ int refcount_get (struct writer *w, uint64_t cluster, uint64_t *count);
 int refcount_alloc (struct writer *w, uint64_t want, uint64_t *offset,
                     uint64_t *got, bool *zero);
 
+/* Finds the last free cluster of a file that cannot grow, without taking it.
+ * *offset in bytes.
+ */
+int refcount_last_free (struct writer *w, uint64_t *offset);
+
 /* Takes back an allocation that nothing refers to, in memory or on disk. */
 void refcount_unalloc (struct writer *w, uint64_t offset, uint64_t clusters);
 
