@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Random writing to images with a data file over raw and qcow2 backing files,
+# also ones that are shorter than the disk; the backing files stay as they are.
+# shellcheck source=tests/functions.sh
+source "${srcdir:-$(dirname "$0")}/functions.sh"
+# shellcheck source=tests/writing.sh
+source "$srcdir/writing.sh"
+requires qemu-img --version
+requires_nbd_module
+cd "$tmp"
+
+for cluster in 4096 65536 2097152; do
+    size=$(size_for $cluster)
+    for backing in "$size" $((size / 3 + 512)); do
+        head -c "$backing" /dev/urandom > b.raw
+        qemu-img convert -f raw -O qcow2 -o cluster_size=64k b.raw b.qcow2
+        scribble "$stress_seed" 20 "$backing" b.qcow2
+        for format in raw qcow2; do
+            for l2 in off on; do
+                [ $cluster != 4096 ] || [ $l2 = off ] || continue
+                new_image -b b.$format -F $format \
+                          -o "cluster_size=$cluster,data_file=x.data" \
+                          -o extended_l2=$l2 x.qcow2 "$size"
+                untouched=("b.$format")
+                stress_image plain $cluster
+            done
+        done
+    done
+done
