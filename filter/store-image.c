@@ -37,6 +37,11 @@
 #define PROBE 65536
 #define PROOF 4096
 
+/* What a proof fails with that shows that the path is not clear; anything
+ * else is an error of its own.
+ */
+#define NOT_CLEAR EILSEQ
+
 struct store_image {
   struct store store;
   _Atomic (struct store *) current; /* below or own */
@@ -228,7 +233,7 @@ prove_both_ways (struct store_image *s, uint64_t offset, size_t n,
     return -EIO;
   r = store_get_size (below, &size);
   if (r == 0 && at_end && size != offset + n)
-    r = -EIO;
+    r = -NOT_CLEAR;
   if (r == 0)
     r = store_pwrite (below, pattern, n, offset);
   if (r == 0)
@@ -237,7 +242,7 @@ prove_both_ways (struct store_image *s, uint64_t offset, size_t n,
   if (r == 0)
     r = store_pread (s->own, seen, n, offset);
   if (r < 0 || memcmp (seen, pattern, n) != 0)
-    return -EIO;
+    return r < 0 ? r : -NOT_CLEAR;
 
   r = store_pwrite (s->own, pattern + PROOF, n, offset);
   if (r < 0)
@@ -247,7 +252,9 @@ prove_both_ways (struct store_image *s, uint64_t offset, size_t n,
     return -EIO;
   r = store_pread (below, seen, n, offset);
   store_close (below);
-  return r < 0 || memcmp (seen, pattern + PROOF, n) != 0 ? -EIO : 0;
+  if (r == 0 && memcmp (seen, pattern + PROOF, n) != 0)
+    r = -NOT_CLEAR;
+  return r;
 }
 
 /* On a device there is no end to write behind: a free cluster has to do, and
@@ -273,8 +280,8 @@ prove (struct store_image *s, uint64_t offset, uint64_t length, bool grow)
   uint64_t size;
   int r;
 
-  if (s->own == NULL || s->own->readonly)
-    return -ENOTSUP;
+  if (s->own == NULL || s->own->readonly || length == 0)
+    return -NOT_CLEAR;
   if (!grow)
     return prove_in_place (s, offset, length);
   if ((r = store_get_size (s->own, &size)) < 0
@@ -292,12 +299,19 @@ store_image_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
 {
   struct store_image *s = opaque;
 
+  int r = prove (s, offset, length, grow);
+
   *can_grow = false;
-  if (prove (s, offset, length, grow) == 0) {
+  if (r == 0) {
     atomic_store_explicit (&s->current, s->own, memory_order_release);
     *can_grow = grow;
     report_debug ("%s: the path to the file is clear", s->store.name);
     return 0;
+  }
+  if (r != -NOT_CLEAR) {
+    report_error ("%s: whether the path to the file is clear could not be "
+                  "found out: %s", s->store.name, strerror (-r));
+    return r;
   }
   if (s->pair && !config.trust_below) {
     report_error ("%s: the image has an external data file and cannot be "

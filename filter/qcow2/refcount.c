@@ -624,8 +624,12 @@ refcount_release (struct writer *w, uint64_t offset, uint64_t length)
     r = set_count (w, c, count - 1);
     if (r < 0)
       return r;
-    if (count == 1 && c < w->free_hint)
+    if (count > 1)
+      continue;
+    if (c < w->free_hint)
       w->free_hint = c;
+    if (set_contains (&w->metadata, c)) /* it was a table */
+      metadata_remove (w, c);
   }
   return 0;
 }

@@ -238,12 +238,18 @@ start (struct writer *w)
     return r;
   if ((r = refcount_open (w)) < 0)
     return r;
-  /* A device is as large as it is: the proof takes a free cluster of it. */
-  if (!grow
-      && ((r = refcount_last_free (w, &end)) < 0
-          || (r = w->env->prove (w->env->opaque, end, size, false,
-                                 &w->can_grow)) < 0))
-    return r;
+  /* A device is as large as it is: the proof takes a free cluster of it, and
+   * cannot be had if there is none.
+   */
+  if (!grow) {
+    r = refcount_last_free (w, &end);
+    if (r < 0 && r != -ENOSPC)
+      return r;
+    r = w->env->prove (w->env->opaque, end, r < 0 ? 0 : size, false,
+                       &w->can_grow);
+    if (r < 0)
+      return r;
+  }
   if ((r = repair_dirty (w)) < 0
       || (r = clear_autoclear (w)) < 0
       || (r = bitmap_start (w)) < 0)

@@ -926,6 +926,35 @@ zero_range (const struct zeroing *z, uint64_t count, uint64_t offset)
   return 0;
 }
 
+/* Can all of the range become zero without writing zeros? */
+static int
+check_fast (const struct zeroing *z, uint64_t count, uint64_t offset)
+{
+  struct image *image = z->image;
+  const uint64_t unit = unit_size (image);
+
+  for (struct run run; count > 0; offset += run.length, count -= run.length) {
+    const uint64_t end = offset + count;
+    const bool partial =
+      offset % unit || (end % unit && end != image->size);
+
+    mapping_lookup (image, offset, count, &run);
+    if (run.type == RUN_INVALID)
+      return mapping_report (image, offset, &run);
+    if (raw_pair (image) || run.type == RUN_ZERO
+        || (run.type == RUN_UNALLOCATED && nothing_below (image, offset)))
+      continue;
+    /* What has no flag for it, and parts of what is not ours alone. */
+    if ((image->header.version < 3 && !nothing_below (image, offset))
+        || (partial && !(run.type == RUN_DATA && run.copied)))
+      return -ENOTSUP;
+    if (image->extended && run.type == RUN_COMPRESSED
+        && run.length < image_cluster_size (image))
+      return -ENOTSUP;
+  }
+  return 0;
+}
+
 static int
 zero_or_trim (const struct zeroing *z, uint64_t count, uint64_t offset)
 {
@@ -935,6 +964,8 @@ zero_or_trim (const struct zeroing *z, uint64_t count, uint64_t offset)
   int r;
 
   if ((r = begin (image)) < 0)
+    return r;
+  if (z->fast && (r = check_fast (z, count, offset)) < 0)
     return r;
   do {
     struct inflight_ticket ticket;
