@@ -417,7 +417,7 @@ make_store (struct named_files *files, const struct request *q, int fd,
     }
   r = remember (files, st);
   if (r == 0 && q->lock)
-    r = image_lock (fd, (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDWR, path);
+    r = image_lock (fd, false, path);
   if (r < 0) {
     close (fd);
     return r;
@@ -435,7 +435,6 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
     .of = of, .what = "external data file", .name = name,
     .parameter = depth == 0 ? "qcow2ext-data-file" : NULL, 
     .writable = files->writable && depth == 0,
-    .lock = files->lock && depth == 0,
   };
   CLEANUP_FREE char *named = NULL, *path = NULL;
   struct stat st;
@@ -506,6 +505,7 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
   struct request q = {
     .of = of, .what = "backing file",
     .name = trusted ? config.backing_file : name,
+    .lock = files->lock,
     .parameter = depth == 0 ? "qcow2ext-backing-file" : NULL,
   };
   CLEANUP_FREE char *named = NULL, *path = NULL;

@@ -22,7 +22,7 @@ struct place {
 struct named_files {
   bool writable;                /* open the served image's data file so, if
                                    we may */
-  bool lock;                    /* lock that file */
+  bool lock;                    /* lock backing files */
   struct place layer;           /* of the current layer */
   struct place tree;            /* the default tree */
   struct file_id *seen;

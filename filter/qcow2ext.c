@@ -78,6 +78,7 @@ static struct session *sessions;
 static struct handle *handles;
 static int lock_fd = -1;        /* of the image file, while in use */
 static bool serialize;          /* the layers below are not parallel */
+static bool local;              /* the image is the file at image_path */
 static bool warned;             /* about the state of the image, at start */
 static unsigned loaded;
 
@@ -374,10 +375,19 @@ open_session (struct session *s, nbdkit_backend *backend)
     .prove = store_image_prove,
     .opaque = store,
   };
-  s->image = open_image (store, store_image_is_local (store)
-                                ? config.image_path : NULL,
-                         &st, &purpose);
+  /* Once seen to be that file, it stays it, even if what a filter keeps for
+   * itself (cow) differs from it by now.
+   */
+  local |= store_image_is_local (store);
+  s->image = open_image (store, local ? config.image_path : NULL, &st,
+                         &purpose);
   if (s->image == NULL)
+    return -1;
+  /* It may have refused to be written to: others may, then. */
+  s->writable = image_is_writable (s->image);
+  if (lock_image () < 0
+      || (config.lock && s->image->external
+          && store_file_lock (s->image->data, s->writable) < 0))
     return -1;
   s->description = image_describe (s->image);
   return 0;

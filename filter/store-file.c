@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "image-lock.h"
 #include "store-file.h"
 
 /* Zeros are written in pieces of this size. */
@@ -276,6 +277,13 @@ store_file_new (int fd, const char *name)
   s->block = s->store.fixed_size = S_ISBLK (st.st_mode);
   s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY;
   return &s->store;
+}
+
+int
+store_file_lock (struct store *store, bool writing)
+{
+  return image_lock (((struct store_file *) store)->fd, writing,
+                     store->name);
 }
 
 struct file_id

@@ -15,6 +15,9 @@
  */
 struct store *store_file_new (int fd, const char *name);
 
+/* Locks the file as image_lock does. */
+int store_file_lock (struct store *store, bool writing);
+
 /* Which file this is, to tell whether two are the same.  A block device is
  * what it leads to, not the node.
  */

@@ -33,8 +33,10 @@ struct store_next {
 /* One for all contexts: they share the layers below. */
 static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Held while part of a block is read, changed and written. */
-static pthread_mutex_t partial_lock = PTHREAD_MUTEX_INITIALIZER;
+/* Held (for writing) while part of a block is read, changed and written, so
+ * that nobody else writes to that block meanwhile (for reading).
+ */
+static pthread_rwlock_t partial_lock = PTHREAD_RWLOCK_INITIALIZER;
 
 /* Calls a function of the layer below; an expression that is 0 or -errno. */
 #define CALL(s, function, ...)                                          \
@@ -166,12 +168,14 @@ write_partial (struct store_next *s, const void *buf, size_t count,
 
   if (bounce == NULL)
     return -ENOMEM;
-  LOCK_FOR_SCOPE (&partial_lock);
+  pthread_rwlock_wrlock (&partial_lock);
   r = read_blocks (s, bounce, n, block);
-  if (r < 0)
-    return r;
-  memcpy (bounce + (offset - block), buf, count);
-  return CALL (s, pwrite, bounce, n, block, 0);
+  if (r == 0) {
+    memcpy (bounce + (offset - block), buf, count);
+    r = CALL (s, pwrite, bounce, n, block, 0);
+  }
+  pthread_rwlock_unlock (&partial_lock);
+  return r;
 }
 
 static int
@@ -199,7 +203,9 @@ next_pwrite (struct store *store, const void *buf, size_t count,
       n = count & ~(size_t) mask;
       if (n > s->maximum)
         n = s->maximum;
+      pthread_rwlock_rdlock (&partial_lock);
       r = CALL (s, pwrite, p, n, offset, 0);
+      pthread_rwlock_unlock (&partial_lock);
     }
     if (r < 0)
       return r;
@@ -236,10 +242,13 @@ next_zero (struct store *store, uint64_t count, uint64_t offset,
 
     if (zeros)
       r = next_pwrite (store, zeros, n, offset);
-    else
+    else {
+      pthread_rwlock_rdlock (&partial_lock);
       r = CALL (s, zero, n, offset,
                 (flags & STORE_ZERO_PUNCH ? NBDKIT_FLAG_MAY_TRIM : 0)
                 | (flags & STORE_ZERO_FAST ? NBDKIT_FLAG_FAST_ZERO : 0));
+      pthread_rwlock_unlock (&partial_lock);
+    }
     if (r < 0)
       return r == -EOPNOTSUPP ? -ENOTSUP : r;
     offset += n;

@@ -402,8 +402,9 @@ bitmap_open (struct writer *w)
   int r;
 
   LOCK_FOR_SCOPE (&w->bitmap_lock);
-  if (w->bitmaps_open)
+  if (w->bitmaps_open == BITMAPS_OPEN)
     return 0;
+  w->bitmaps_open = BITMAPS_UNCLEAR;
   for (size_t i = 0; i < list->count; i++) {
     struct bitmap *b = &list->bitmap[i];
 
@@ -413,7 +414,7 @@ bitmap_open (struct writer *w)
   }
   if ((r = flush_file (w)) < 0)
     return r;
-  w->bitmaps_open = true;
+  w->bitmaps_open = BITMAPS_OPEN;
   return 0;
 }
 
@@ -500,10 +501,13 @@ store_piece (struct writer *w, struct bitmap *b, uint64_t index)
   if (host == 0) {
     LOCK_FOR_SCOPE (&w->lock);
     r = w->failed ? -EIO : refcount_alloc (w, 1, &host, &got, &zero);
-    if (r == 0)
-      r = metadata_add (w, host >> image->cluster_bits);
     if (r < 0)
       return r;
+    r = metadata_add (w, host >> image->cluster_bits);
+    if (r < 0) {
+      refcount_unalloc (w, host, 1);
+      return r;
+    }
     b->table[index] = be64_make (host);
   }
   return store_pwrite (image->file, bits, size, host);
@@ -567,39 +571,36 @@ bitmap_close (struct writer *w)
 {
   struct bitmap_list *list = w->image->bitmaps;
   unsigned set;
-  int r;
+  int before, r;
 
   if (!w->tracking)
     return 0;
   LOCK_FOR_SCOPE (&w->bitmap_lock);
-  if (!w->bitmaps_open)
+  if (w->bitmaps_open == BITMAPS_CLOSED)
     return 0;
 
-  /* From here on a change finds them closed and waits for the lock. */
-  w->bitmaps_open = false;
+  /* From here on a change does not find them open and waits for the lock. */
+  before = w->bitmaps_open;
+  w->bitmaps_open = BITMAPS_UNCLEAR;
   {
     /* There is one grace period at a time; take the writer's if it has one. */
     LOCK_FOR_SCOPE (&w->lock);
     commit_reap (w);
-    if (w->grace.count) {
-      w->bitmaps_open = true;
-      return -EBUSY;
-    }
-    if (!inflight_flip (&w->inflight, &set)) {
-      w->bitmaps_open = true;
+    if (w->grace.count || !inflight_flip (&w->inflight, &set)) {
+      w->bitmaps_open = before;
       return -EBUSY;
     }
   }
   if (!inflight_is_empty (&w->inflight, set)) {
-    w->bitmaps_open = true;
+    w->bitmaps_open = before;
     return -EBUSY;
   }
 
+  /* If this fails, some may be closed and some not. */
   r = store_all (w, list);
-  if (r < 0) {
-    w->bitmaps_open = true;     /* nobody believes them; try again later */
+  if (r < 0)
     return r;
-  }
+  w->bitmaps_open = BITMAPS_CLOSED;
   for (size_t i = 0; i < list->count; i++) {
     struct bitmap *b = &list->bitmap[i];
 

@@ -32,6 +32,7 @@
 
 #include "cleanup.h"
 #include "compress.h"
+#include "mutant.h"
 #include "writer.h"
 
 /* Bytes that are to be written to the image file. */
@@ -122,14 +123,17 @@ commit_reserve_frees (struct writer *w, size_t n)
 }
 
 int
-commit_free_later (struct writer *w, uint64_t offset, uint64_t length)
+commit_free_later (struct writer *w, uint64_t offset, uint64_t length,
+                   bool table)
 {
   struct freed *last;
   int r;
 
+  if (MUTANT (reuse_before_durable))
+    return refcount_release (w, offset, length);
   if (w->unlinked.count) {
     last = &w->unlinked.item[w->unlinked.count - 1];
-    if (last->offset + last->length == offset
+    if (last->offset + last->length == offset && last->table == table
         && (offset & (image_cluster_size (w->image) - 1)) == 0) {
       last->length += length;
       w->freed_bytes += length;
@@ -139,7 +143,7 @@ commit_free_later (struct writer *w, uint64_t offset, uint64_t length)
   if ((r = freed_reserve (&w->unlinked, 1)) < 0)
     return r;
   w->unlinked.item[w->unlinked.count++] =
-    (struct freed) { .offset = offset, .length = length };
+    (struct freed) { .offset = offset, .length = length, .table = table };
   w->freed_bytes += length;
   return 0;
 }
@@ -207,20 +211,30 @@ commit_reap (struct writer *w)
           || freed_move (&w->grace, &w->durable) < 0)
         return;
     }
-    if (!inflight_is_empty (&w->inflight, w->grace_set) || w->failed)
+    if ((!MUTANT (no_grace)
+         && !inflight_is_empty (&w->inflight, w->grace_set)) || w->failed)
       return;
 
-    discard_released (w);
     for (size_t i = 0; i < w->grace.count; i++) {
       const struct freed *f = &w->grace.item[i];
+
+      if (!f->table && metadata_contains (w, f->offset, f->length)) {
+        writer_fail (w, true, "guest data was where metadata is");
+        return;
+      }
+    }
+    discard_released (w);
+    /* What cannot be released now is tried again, and nothing twice. */
+    while (w->grace.count) {
+      const struct freed *f = &w->grace.item[w->grace.count - 1];
 
       decoded_cache_drop_range (w->image->decoded, w->image, f->offset,
                                 f->length);
       if (refcount_release (w, f->offset, f->length) < 0)
-        return;                 /* only a failed writer gets here */
+        return;
       w->freed_bytes -= f->length;
+      w->grace.count--;
     }
-    w->grace.count = 0;
   }
 }
 
@@ -277,7 +291,8 @@ collect_table (const struct l2_table *t, struct batch *b)
   int r;
 
   if (t->fresh) {
-    r = add_patch (&b->before, t->host, sectors * QCOW2_SECTOR_SIZE, &p);
+    r = add_patch (MUTANT (table_with_pointer) ? &b->pointers : &b->before,
+                   t->host, sectors * QCOW2_SECTOR_SIZE, &p);
     if (r == 0)
       l2_table_encode (t, 0, sectors, p->data);
     return r;
@@ -302,8 +317,9 @@ collect_refblock (const struct writer *w, const struct refblock *rb,
   int r;
 
   for (; (n = next_dirty (rb->dirty, sectors, &s)) > 0; s += n) {
-    r = add_patch (&b->before, rb->host + s * QCOW2_SECTOR_SIZE,
-                   n * QCOW2_SECTOR_SIZE, &p);
+    r = add_patch (MUTANT (counts_with_pointers) ? &b->pointers : &b->before,
+                   rb->host + s * QCOW2_SECTOR_SIZE, n * QCOW2_SECTOR_SIZE,
+                   &p);
     if (r < 0)
       return r;
     memcpy (p->data, rb->data + s * QCOW2_SECTOR_SIZE, p->length);
@@ -347,6 +363,7 @@ collect_l1 (const struct writer *w, struct batch *b)
 static int
 collect (struct writer *w, struct batch *b)
 {
+  struct brlock *lock = table_cache_lock (w->image->tables);
   struct l2_table *t;
   struct refblock *rb;
   int r;
@@ -368,6 +385,8 @@ collect (struct writer *w, struct batch *b)
     rb->busy_next = b->refblocks;
     b->refblocks = rb;
   }
+  /* Whoever evicts tables must find each either dirty or busy. */
+  brlock_write (lock);
   while ((t = w->dirty_tables) != NULL) {
     const size_t sectors = image_cluster_size (w->image) / QCOW2_SECTOR_SIZE;
 
@@ -379,6 +398,7 @@ collect (struct writer *w, struct batch *b)
     t->busy_next = b->tables;
     b->tables = t;
   }
+  brlock_write_unlock (lock);
   w->dirty_bytes = 0;
   if (w->l1_is_dirty) {
     memset (w->l1_dirty, 0,
@@ -391,13 +411,20 @@ collect (struct writer *w, struct batch *b)
   return 0;
 }
 
+/* How far a commit has come. */
+enum progress { NOTHING, STEP_1, ALL };
+
 /* Lets go of the batch.  If it did not reach the disk, all of it is marked
- * again: more than was changed, but the next commit then writes the truth.
+ * again: more than was changed, but the next commit then writes the truth.  A
+ * table that was fresh is so no more after step 1: an L1 entry may refer to
+ * it already.
  */
 static void
-release (struct writer *w, struct batch *b, bool written)
+release (struct writer *w, struct batch *b, enum progress progress)
 {
+  const bool written = progress == ALL;
   const size_t sectors = image_cluster_size (w->image) / QCOW2_SECTOR_SIZE;
+  struct brlock *lock = table_cache_lock (w->image->tables);
   struct refblock *rb;
   struct l2_table *t;
 
@@ -410,16 +437,18 @@ release (struct writer *w, struct batch *b, bool written)
       commit_mark_refblock (w, rb);
     }
   }
+  brlock_write (lock);
   while ((t = b->tables) != NULL) {
     b->tables = t->busy_next;
     t->busy = false;
     if (!written) {
       for (size_t s = 0; s < sectors; s++)
         t->dirty[s / 64] |= UINT64_C (1) << (s % 64);
-      t->fresh |= t->was_fresh;
+      t->fresh |= t->was_fresh && progress == NOTHING;
       commit_mark_table (w, t);
     }
   }
+  brlock_write_unlock (lock);
   if (!written && b->l1)
     for (uint32_t i = 0; i < w->image->l1_entries;
          i += QCOW2_SECTOR_SIZE / sizeof (be64))
@@ -454,7 +483,7 @@ flush_store (struct writer *w, struct store *store)
 {
   const int r = store_flush (store);
 
-  if (r < 0) {
+  if (r < 0 && !MUTANT (forget_failed_flush)) {
     LOCK_FOR_SCOPE (&w->lock);
     writer_fail (w, false, "a flush failed, so what was written since the "
                  "last one may be lost");
@@ -464,44 +493,56 @@ flush_store (struct writer *w, struct store *store)
 
 /* Steps 1 and 2. */
 static int
-write_batch (struct writer *w, const struct batch *b)
+write_batch (struct writer *w, const struct batch *b,
+             enum progress *progress)
 {
   struct image *image = w->image;
   int r;
 
   if ((r = write_patches (w, &b->before)) < 0)
     return r;
-  if (image->external && (r = flush_store (w, image->data)) < 0)
+  if (image->external && !MUTANT (no_data_flush) && !MUTANT (collect_late)
+      && (r = flush_store (w, image->data)) < 0)
     return r;
   if ((!image->external || b->before.first)
+      && !(MUTANT (no_image_flush) && b->pointers.first)
       && (r = flush_store (w, image->file)) < 0)
     return r;
 
-  if (b->pointers.first == NULL)
-    return 0;
-  if ((r = write_patches (w, &b->pointers)) < 0)
+  *progress = STEP_1;
+  if (b->pointers.first
+      && ((r = write_patches (w, &b->pointers)) < 0
+          || (r = flush_store (w, image->file)) < 0))
     return r;
-  return flush_store (w, image->file);
+  if (MUTANT (no_data_flush) && image->external)
+    flush_store (w, image->data);
+  *progress = ALL;
+  return 0;
 }
 
 static int
 run_commit (struct writer *w)
 {
+  enum progress progress = NOTHING;
   struct batch b = { 0 };
   int r;
 
   b.before.last = &b.before.first;
   b.pointers.last = &b.pointers.first;
 
+  if (MUTANT (collect_late))
+    flush_store (w, w->image->data);
   pthread_mutex_lock (&w->lock);
+  if (MUTANT (lower_first) && freed_move (&w->durable, &w->unlinked) == 0)
+    commit_reap (w);
   r = w->failed ? -EIO : collect (w, &b);
   pthread_mutex_unlock (&w->lock);
 
   if (r == 0)
-    r = write_batch (w, &b);
+    r = write_batch (w, &b, &progress);
 
   LOCK_FOR_SCOPE (&w->lock);
-  release (w, &b, r == 0);
+  release (w, &b, progress);
   if (r == 0)
     commit_reap (w);
   return r;
@@ -541,7 +582,7 @@ commit_patch_header (struct writer *w, uint64_t offset, const void *data,
   int r;
 
   if ((r = store_pwrite (image->file, data, len, offset)) < 0
-      || (r = store_flush (image->file)) < 0)
+      || (!MUTANT (no_header_flush) && (r = store_flush (image->file)) < 0))
     /* It may be there or not: only a new look at the file tells. */
     writer_fail (w, false, "the header could not be written");
   return r;

@@ -23,6 +23,7 @@
 
 #include "bitmap.h"
 #include "cleanup.h"
+#include "mutant.h"
 #include "snapshot.h"
 #include "writer.h"
 
@@ -139,16 +140,24 @@ metadata_remove (struct writer *w, uint64_t cluster)
 }
 
 bool
-metadata_overlaps (struct writer *w, uint64_t offset, uint64_t length)
+metadata_contains (const struct writer *w, uint64_t offset, uint64_t length)
 {
   const uint64_t first = offset >> w->image->cluster_bits;
   const uint64_t last = (offset + length - 1) >> w->image->cluster_bits;
+
+  for (uint64_t c = first; c <= last; c++)
+    if (set_contains (&w->metadata, c))
+      return true;
+  return false;
+}
+
+bool
+metadata_overlaps (struct writer *w, uint64_t offset, uint64_t length)
+{
   pthread_mutex_t *reader =
     brlock_read (table_cache_lock (w->image->tables));
-  bool found = false;
+  const bool found = metadata_contains (w, offset, length);
 
-  for (uint64_t c = first; c <= last && !found; c++)
-    found = set_contains (&w->metadata, c);
   pthread_mutex_unlock (reader);
   return found;
 }
@@ -409,7 +418,7 @@ grow_table (struct writer *w, uint64_t needed)
   }
   r = store_pwrite (image->file, table, table_clusters << bits,
                     (start + blocks) << bits);
-  if (r < 0 || (r = flush_file (w)) < 0)
+  if (r < 0 || (!MUTANT (link_table_early) && (r = flush_file (w)) < 0))
     goto error;
 
   patch.offset = be64_make ((start + blocks) << bits);
@@ -437,6 +446,8 @@ grow_table (struct writer *w, uint64_t needed)
     w->reftable_entries = entries;
     w->reftable_offset = (start + blocks) << bits;
     w->reftable_clusters = table_clusters;
+    image->header.reftable_offset = w->reftable_offset;
+    image->header.reftable_clusters = w->reftable_clusters;
     for (uint64_t c = 0; c < area; c++)
       if (metadata_add (w, start + c) < 0)
         return writer_fail (w, false, "out of memory");
@@ -491,7 +502,7 @@ create_block (struct writer *w, uint64_t i)
   b->is_dirty = false;
 
   r = store_pwrite (image->file, b->data, cluster_size (w), host);
-  if (r < 0 || (r = flush_file (w)) < 0)
+  if (r < 0 || (!MUTANT (link_block_early) && (r = flush_file (w)) < 0))
     goto error;
   r = store_pwrite (image->file, &entry, sizeof entry,
                     w->reftable_offset + i * sizeof entry);
@@ -611,25 +622,26 @@ int
 refcount_release (struct writer *w, uint64_t offset, uint64_t length)
 {
   const unsigned bits = w->image->cluster_bits;
+  const uint64_t first = offset >> bits;
   const uint64_t last = (offset + length - 1) >> bits;
+  uint64_t count;
+  int r;
 
-  for (uint64_t c = offset >> bits; c <= last; c++) {
-    uint64_t count;
-    int r = refcount_get (w, c, &count);
-
-    if (r < 0)
+  /* What can fail comes first: this brings the blocks into memory, where
+   * they stay until somebody looks for free clusters.
+   */
+  for (uint64_t c = first; c <= last; c++) {
+    if ((r = refcount_get (w, c, &count)) < 0)
       return r;
     if (count == 0)
       return writer_fail (w, true, "a cluster in use has a refcount of 0");
-    r = set_count (w, c, count - 1);
-    if (r < 0)
+  }
+  for (uint64_t c = first; c <= last; c++) {
+    if ((r = refcount_get (w, c, &count)) < 0
+        || (r = set_count (w, c, count - 1)) < 0)
       return r;
-    if (count > 1)
-      continue;
-    if (c < w->free_hint)
+    if (count == 1 && c < w->free_hint)
       w->free_hint = c;
-    if (set_contains (&w->metadata, c)) /* it was a table */
-      metadata_remove (w, c);
   }
   return 0;
 }
@@ -687,12 +699,37 @@ claim_bitmap_range (void *opaque, const char *what, uint64_t offset,
   return claim (opaque, offset, length);
 }
 
+/* The L2 tables of a snapshot, which may be those of others too. */
+static int
+add_snapshot_tables (struct writer *w, const struct snapshot *s)
+{
+  const size_t bytes = s->l1_entries * sizeof (be64);
+  CLEANUP_FREE be64 *l1 = NULL;
+  int r;
+
+  if (bytes > QCOW2_MAX_L1_BYTES
+      || s->l1_offset + bytes > image_file_size (w->image))
+    return writer_fail (w, true, "the L1 table of a snapshot is misplaced");
+  l1 = malloc (bytes + 1);
+  if (l1 == NULL)
+    return -ENOMEM;
+  r = store_pread (w->image->file, l1, bytes, s->l1_offset);
+  for (uint32_t i = 0; r == 0 && i < s->l1_entries; i++) {
+    const uint64_t host = be64_get (l1[i]) & QCOW2_L1_OFFSET;
+
+    if (host)
+      r = metadata_add (w, host >> w->image->cluster_bits);
+  }
+  return r;
+}
+
 static int
 claim_tables (struct writer *w)
 {
   const struct image *image = w->image;
   const struct header *h = &image->header;
   const uint64_t size = cluster_size (w);
+  const struct snapshot_list *snapshots = NULL;
   int r;
 
   if ((r = claim (w, 0, size)) < 0
@@ -709,6 +746,7 @@ claim_tables (struct writer *w)
       if ((r = claim (w, list->snapshot[i].l1_offset,
                       list->snapshot[i].l1_entries * sizeof (be64))) < 0)
         return r;
+    snapshots = list;
   }
   for (uint64_t i = 0; i < w->reftable_entries; i++) {
     const uint64_t host = be64_get (w->reftable[i]) & QCOW2_REFTABLE_OFFSET;
@@ -724,6 +762,9 @@ claim_tables (struct writer *w)
     if (host && (r = claim (w, host, size)) < 0)
       return r;
   }
+  for (size_t i = 0; snapshots && i < snapshots->count; i++)
+    if ((r = add_snapshot_tables (w, &snapshots->snapshot[i])) < 0)
+      return r;
   return 0;
 }
 
@@ -766,4 +807,9 @@ refcount_close (struct writer *w)
   free (w->refblock);
   free (w->reftable);
   free (w->metadata.slot);
+  w->refblock = NULL;
+  w->reftable = NULL;
+  w->refblocks_cached = 0;
+  w->dirty_refblocks = NULL;
+  memset (&w->metadata, 0, sizeof w->metadata);
 }

@@ -20,6 +20,7 @@
 #include "bitmap.h"
 #include "check.h"
 #include "cleanup.h"
+#include "mutant.h"
 #include "snapshot.h"
 #include "writer.h"
 
@@ -239,10 +240,12 @@ start (struct writer *w)
   if ((r = refcount_open (w)) < 0)
     return r;
   /* A device is as large as it is: the proof takes a free cluster of it, and
-   * cannot be had if there is none.
+   * cannot be had if there is none (nor if its counts are not to be trusted).
    */
   if (!grow) {
-    r = refcount_last_free (w, &end);
+    const bool dirty = image->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+
+    r = dirty ? -ENOSPC : refcount_last_free (w, &end);
     if (r < 0 && r != -ENOSPC)
       return r;
     r = w->env->prove (w->env->opaque, end, r < 0 ? 0 : size, false,
@@ -262,8 +265,14 @@ writer_start (struct writer *w)
 {
   LOCK_FOR_SCOPE (&w->start_lock);
   if (!w->started) {
-    w->start_error = start (w);
-    if (w->start_error < 0)
+    const int r = start (w);
+
+    if (r == -ENOSPC && !w->failed) { /* there may be space another time */
+      refcount_close (w);
+      return r;
+    }
+    w->start_error = r;
+    if (r < 0)
       w->failed = true;
     w->started = true;
   }
@@ -292,7 +301,7 @@ trim_tail (struct writer *w)
 
   if (!w->can_grow || w->ranges.held || end == w->start_end)
     return 0;
-  while (end > w->start_end) {
+  while (end > (MUTANT (trim_below_start) ? 1 : w->start_end)) {
     uint64_t count;
 
     if ((r = refcount_get (w, end - 1, &count)) < 0)

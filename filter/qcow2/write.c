@@ -28,6 +28,7 @@
 #include "bitmap.h"
 #include "cleanup.h"
 #include "mapping.h"
+#include "mutant.h"
 #include "writer.h"
 
 /* Up to this size, a write is put together in memory with what surrounds it,
@@ -137,7 +138,7 @@ enter_change (struct image *image, uint64_t count, uint64_t offset,
     *ticket = inflight_enter (&w->inflight);
     if (!w->tracking)
       return 0;
-    if (w->bitmaps_open) {
+    if (w->bitmaps_open == BITMAPS_OPEN) {
       bitmap_record (image, count, offset);
       return 0;
     }
@@ -145,6 +146,13 @@ enter_change (struct image *image, uint64_t count, uint64_t offset,
     if ((r = bitmap_open (w)) < 0)
       return r;
   }
+}
+
+static int
+fail_on_metadata (struct writer *w)
+{
+  LOCK_FOR_SCOPE (&w->lock);
+  return writer_fail (w, true, "a guest cluster lies where metadata is");
 }
 
 /* A place in the image file that an entry names, but where tables are, would
@@ -157,8 +165,7 @@ check_target (struct image *image, uint64_t host, uint64_t length)
 
   if (image->external || !metadata_overlaps (w, host, length))
     return 0;
-  LOCK_FOR_SCOPE (&w->lock);
-  return writer_fail (w, true, "a guest cluster lies where metadata is");
+  return fail_on_metadata (w);
 }
 
 /* Takes writer->lock and the table cache's lock for writing, with the table
@@ -199,6 +206,14 @@ unlock_table (struct writer *w)
   pthread_mutex_unlock (&w->lock);
 }
 
+/* Gives back a cluster that was allocated for a table. */
+static void
+unalloc_table (struct writer *w, uint64_t host)
+{
+  metadata_remove (w, host >> w->image->cluster_bits);
+  refcount_unalloc (w, host, 1);
+}
+
 /* Allocates one cluster for a table. */
 static int
 alloc_table (struct writer *w, uint64_t *host)
@@ -220,7 +235,7 @@ ensure_table (struct writer *w, uint32_t l1_index)
 {
   struct image *image = w->image;
   struct l2_table *t;
-  uint64_t host, old;
+  uint64_t host, old, count;
   int r;
 
   if (image_l1_entry (image, l1_index) & QCOW2_COPIED
@@ -236,7 +251,7 @@ ensure_table (struct writer *w, uint32_t l1_index)
       return r;
     t = table_cache_create (image, l1_index, host);
     if (t == NULL) {
-      refcount_unalloc (w, host, 1);
+      unalloc_table (w, host);
       return -ENOMEM;
     }
     commit_mark_table (w, t);
@@ -247,8 +262,6 @@ ensure_table (struct writer *w, uint32_t l1_index)
   /* The allocator takes the table cache's lock, so it goes first. */
   pthread_mutex_lock (&w->lock);
   r = w->failed ? -EIO : alloc_table (w, &host);
-  if (r == 0 && (r = commit_reserve_frees (w, 1)) < 0)
-    refcount_unalloc (w, host, 1);
   pthread_mutex_unlock (&w->lock);
   if (r < 0)
     return r;
@@ -258,14 +271,14 @@ ensure_table (struct writer *w, uint32_t l1_index)
     unlock_table (w);
   if (r < 0) {
     LOCK_FOR_SCOPE (&w->lock);
-    refcount_unalloc (w, host, 1);
+    unalloc_table (w, host);
     return r;
   }
   old = image_l2_offset (image, l1_index);
   if (image_l1_entry (image, l1_index) & QCOW2_COPIED) {
     unlock_table (w);           /* another plan was faster */
     LOCK_FOR_SCOPE (&w->lock);
-    refcount_unalloc (w, host, 1);
+    unalloc_table (w, host);
     return 0;
   }
   t->host = host;
@@ -274,9 +287,14 @@ ensure_table (struct writer *w, uint32_t l1_index)
                     be64_make (host | QCOW2_COPIED).raw, __ATOMIC_RELAXED);
   commit_mark_table (w, t);
   commit_mark_l1 (w, l1_index);
-  commit_free_later (w, old, image_cluster_size (image));
-  unlock_table (w);
-  return 0;
+  commit_free_later (w, old, image_cluster_size (image), true);
+  brlock_write_unlock (table_cache_lock (image->tables));
+  /* The snapshot's, from now on, which is why it was not ours alone. */
+  r = refcount_get (w, old >> image->cluster_bits, &count);
+  if (r == 0 && count == 1)
+    metadata_remove (w, old >> image->cluster_bits);
+  pthread_mutex_unlock (&w->lock);
+  return r;
 }
 
 /* The subclusters of a cluster (at guest offset) that lie within from..to. */
@@ -318,7 +336,8 @@ has_own_place (const struct image *image, uint64_t entry)
 {
   return image->external
     || (!(entry & QCOW2_L2_COMPRESSED) && (entry & QCOW2_COPIED)
-        && (entry & QCOW2_L2_OFFSET));
+        && (entry & QCOW2_L2_OFFSET)
+        && (entry & QCOW2_L2_OFFSET) < image_file_size (image));
 }
 
 /* Step 2, with the place the first cluster has: how many clusters follow each
@@ -407,7 +426,7 @@ make_plan (struct plan *p, const struct run *run, uint64_t end)
   p->whole = !image->extended || run->type == RUN_COMPRESSED
     || (!image->external && (e.entry & QCOW2_L2_OFFSET)
         && !(e.entry & QCOW2_COPIED))
-    || (raw_pair (image) && !(e.entry & QCOW2_COPIED));
+    || (raw_pair (image) && (uint32_t) e.bitmap == 0);
 
   /* With extended L2, clusters of a run differ in what else they hold. */
   if (image->extended)
@@ -482,7 +501,7 @@ write_data (const struct plan *p, const uint8_t *data)
   int r;
 
   if ((p->from == p->start && p->to == p->stop)
-      || (p->fill_is_zero && p->place_is_zero))
+      || (p->fill_is_zero && (p->place_is_zero || MUTANT (no_fill))))
     return store_pwrite (store, data, p->stop - p->start, host);
 
   if (p->to - p->from <= MERGE_MAX
@@ -502,6 +521,16 @@ write_data (const struct plan *p, const uint8_t *data)
   return store_pwrite (store, data, p->stop - p->start, host);
 }
 
+/* An entry that refers to metadata must not lead to its being freed. */
+static bool
+refers_to_metadata (const struct writer *w, uint64_t entry)
+{
+  uint64_t offset, length;
+
+  return entry_refers_to (w->image, entry, &offset, &length)
+    && metadata_contains (w, offset, length);
+}
+
 /* Step 4. */
 static int
 publish (const struct plan *p)
@@ -515,6 +544,14 @@ publish (const struct plan *p)
   if (r < 0)
     return r;
   r = commit_reserve_frees (p->w, p->clusters);
+  for (uint64_t i = 0; r == 0 && p->allocated && i < p->clusters; i++) {
+    uint64_t bitmap;
+
+    if (refers_to_metadata (p->w, l2_table_get (t, l2_index_of (image,
+                                                  p->cluster + i * size),
+                                                &bitmap)))
+      r = -EUCLEAN;
+  }
   for (uint64_t i = 0; r == 0 && i < p->clusters; i++) {
     const uint64_t cluster = p->cluster + i * size;
     const uint32_t index = l2_index_of (image, cluster);
@@ -522,7 +559,7 @@ publish (const struct plan *p)
 
     old = l2_table_get (t, index, &bitmap);
     if (p->allocated && entry_refers_to (image, old, &offset, &length))
-      commit_free_later (p->w, offset, length);
+      commit_free_later (p->w, offset, length, false);
     if (image->extended) {
       const uint32_t mask =
         p->whole ? UINT32_MAX
@@ -536,7 +573,7 @@ publish (const struct plan *p)
   if (r == 0)
     commit_mark_table (p->w, t);
   unlock_table (p->w);
-  return r;
+  return r == -EUCLEAN ? fail_on_metadata (p->w) : r;
 }
 
 /* Writes the first part of a range that is not mapped (or not any more).
@@ -558,19 +595,25 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
   *done = 0;
   count = min64 (count, table_end - offset);
 
+  if (MUTANT (look_first))
+    mapping_lookup (image, offset, count, &run);
   pthread_mutex_lock (&w->lock);
-  range_lock (&w->ranges, &w->lock, &lock, round_down (offset, size),
+  range_lock (&w->ranges, &w->lock, &lock,
+              MUTANT (no_range_lock) ? UINT64_MAX : round_down (offset, size),
               round_up (offset + count, size));
   pthread_mutex_unlock (&w->lock);
 
-  mapping_lookup (image, offset, count, &run);
+  if (!MUTANT (look_first))
+    mapping_lookup (image, offset, count, &run);
   if (run.type == RUN_INVALID)
     r = mapping_report (image, offset, &run);
   else if (run.type != RUN_DATA || !run.copied) {
     r = make_plan (&p, &run, offset + run.length);
+    if (r == 0 && MUTANT (publish_first))
+      r = publish (&p);
     if (r == 0)
       r = write_data (&p, data);
-    if (r == 0)
+    if (r == 0 && !MUTANT (publish_first))
       r = publish (&p);
     if (r == 0)
       *done = p.stop - p.start;
@@ -814,8 +857,12 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
       if (entry_refers_to (image, old, &old_host, &length)
           && !(entry_refers_to (image, entry, &host, &length)
                && host == old_host)) {
+        if (refers_to_metadata (w, old)) {
+          r = -EUCLEAN;
+          break;
+        }
         entry_refers_to (image, old, &old_host, &length);
-        commit_free_later (w, old_host, length);
+        commit_free_later (w, old_host, length, false);
       }
       l2_table_set (t, index, entry, bitmap);
       changed = true;
@@ -829,7 +876,7 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
   /* The data file's space.  Nobody sees what is there any more. */
   if (r == 0 && image->external && z->unmap && changed)
     store_discard (image->data, *done, offset);
-  return r;
+  return r == -EUCLEAN ? fail_on_metadata (w) : r;
 }
 
 /* Zeroes a range in a raw data file.  Where nothing is mapped, the file may

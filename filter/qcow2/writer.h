@@ -26,6 +26,7 @@
  */
 struct freed {
   uint64_t offset, length;      /* bytes */
+  bool table;                   /* a table: that it is metadata is right */
 };
 struct freed_list {
   struct freed *item;
@@ -46,6 +47,13 @@ struct refblock {
 struct cluster_set {
   uint64_t *slot;               /* 0: empty; else number + 1 */
   size_t room, count;           /* room is 0 or a power of 2 */
+};
+
+/* Are the bitmaps that record changes marked in use on disk? */
+enum bitmaps_state {
+  BITMAPS_CLOSED,               /* none is: to be changed before a change */
+  BITMAPS_OPEN,                 /* all are */
+  BITMAPS_UNCLEAR,              /* between the two, or something failed */
 };
 
 struct writer {
@@ -94,7 +102,7 @@ struct writer {
 
   /* Bitmaps that record changes; see bitmap.c. */
   bool tracking;
-  atomic_int bitmaps_open;      /* they are marked in use on disk */
+  atomic_int bitmaps_open;      /* enum bitmaps_state */
   pthread_mutex_t bitmap_lock;
 
   /* Commits. */
@@ -145,6 +153,8 @@ void refcount_trim_cache (struct writer *w);
 /* Is one of the clusters of the host range metadata in use?  Takes the table
  * cache's lock for reading.
  */
+bool metadata_contains (const struct writer *w, uint64_t offset,
+                        uint64_t length); /* the same, without the lock */
 bool metadata_overlaps (struct writer *w, uint64_t offset, uint64_t length);
 int metadata_add (struct writer *w, uint64_t cluster);
 void metadata_remove (struct writer *w, uint64_t cluster);
@@ -157,8 +167,11 @@ void metadata_remove (struct writer *w, uint64_t cluster);
  */
 int commit (struct writer *w);
 
-/* Notes that a host range is no longer referred to by what is in memory. */
-int commit_free_later (struct writer *w, uint64_t offset, uint64_t length);
+/* Notes that a host range, of a table or of guest data, is no longer referred
+ * to by what is in memory.
+ */
+int commit_free_later (struct writer *w, uint64_t offset, uint64_t length,
+                       bool table);
 
 /* Room for n more calls of commit_free_later, which then cannot fail. */
 int commit_reserve_frees (struct writer *w, size_t n);
