@@ -9,6 +9,9 @@ requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
 
+# There are many cases.
+stress_ops=$((stress_ops / 3))
+
 for cluster in 4096 65536 2097152; do
     size=$(size_for $cluster)
     for backing in "$size" $((size / 3 + 512)); do
@@ -22,6 +25,8 @@ for cluster in 4096 65536 2097152; do
                           -o "cluster_size=$cluster,data_file=x.data" \
                           -o extended_l2=$l2 x.qcow2 "$size"
                 untouched=("b.$format")
+                stress_rounds=2
+                [ $format = qcow2 ] || stress_rounds=1
                 stress_image plain $cluster
             done
         done

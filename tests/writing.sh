@@ -133,10 +133,10 @@ same_snapshots ()
 
 # stress_image KIND CLUSTER [STRESS-ARGS...]
 #
-# Two rounds on x.qcow2, whose KIND is internal, plain (with a data file), raw
-# or stale (raw, but it need not be the disk where nobody has written yet).
-# The second one begins with what the first one left.  The first is checked
-# while the server is still there, but no client.
+# $stress_rounds rounds on x.qcow2, whose KIND is internal, plain (with a data
+# file), raw or stale (raw, but it need not be the disk where nobody has
+# written yet).  The second one begins with what the first one left.  All are
+# checked while the server is still there, but no client.
 #
 # $nbdkit_args are further arguments for nbdkit; $subclusters is how many a
 # cluster has; $initial is the content in
@@ -144,6 +144,7 @@ same_snapshots ()
 # must not change; $snapshots neither.
 
 nbdkit_args=()
+stress_rounds=2
 subclusters=1
 initial=
 untouched=()
@@ -151,10 +152,10 @@ snapshots=()
 
 stress_image ()
 {
-    local kind=$1 cluster=$2 rounds=2 round before end
+    local kind=$1 cluster=$2 rounds=$stress_rounds round before end
     shift 2
     if [ "$QCOW2EXT_TEST_LONG" -gt 0 ]; then
-        rounds=$((2 * QCOW2EXT_TEST_LONG))
+        rounds=$((rounds * QCOW2EXT_TEST_LONG))
     fi
     if [ -n "$initial" ]; then
         cp "$initial" model.raw
@@ -198,7 +199,7 @@ EOF
         [ "$(stat -c %s x.qcow2)" -le $((before > end ? before : end)) ] ||
             fail "x.qcow2 has $(stat -c %s x.qcow2) bytes, uses $end," \
                  "had $before"
-        if [ "$round" -eq 0 ] || [ $((round % 5)) -eq 1 ]; then
+        if [ $((round + 1)) -lt "$rounds" ] && [ $((round % 5)) -le 1 ]; then
             stop stressed
             serve stressed --filter="$qcow2ext" file x.qcow2 \
                   "${nbdkit_args[@]}"
