@@ -290,6 +290,12 @@ prove (struct store_image *s, uint64_t offset, uint64_t length, bool grow)
   r = prove_both_ways (s, offset, PROOF, true);
   if (store_resize (s->own, size) < 0 && r == 0)
     r = -EIO;
+  /* A filter may keep one size for all contexts (cache does), and write up to
+   * it through ours: let it see the old one again.
+   */
+  if (r < 0)
+    store_close (store_next_open (s->backend, s->store.name, 0,
+                                  s->serialize));
   return r;
 }
 

@@ -116,7 +116,7 @@ begin (struct image *image)
   if (!atomic_load_explicit (&w->started, memory_order_acquire))
     r = writer_start (w);
   if (r == 0 && atomic_load_explicit (&w->failed, memory_order_relaxed))
-    r = -EIO;
+    r = w->start_error ? w->start_error : -EIO;
   if (r == 0 && !atomic_load_explicit (&w->active, memory_order_relaxed)) {
     w->active = true;
     w->settled = false;
