@@ -794,6 +794,7 @@ refcount_open (struct writer *w)
   if (r < 0)
     return r;
 
+  w->start_size = size;
   w->start_end = w->end = w->virgin =
     (size + cluster_size (w) - 1) >> image->cluster_bits;
   return claim_tables (w);

@@ -290,36 +290,45 @@ image_flush (struct image *image)
   return commit (w);
 }
 
-/* Gives back the end of the file that this session grew and does not use. */
+/* Gives back the end of the file that this session grew and does not use:
+ * down to the size it had at the start, and no further.
+ */
 static int
 trim_tail (struct writer *w)
 {
   struct image *image = w->image;
   const unsigned bits = image->cluster_bits;
-  uint64_t end = w->end, size;
+  uint64_t end = w->end, size, wanted, count;
   int r;
 
-  if (!w->can_grow || w->ranges.held || end == w->start_end)
+  if (!w->can_grow || w->ranges.held)
     return 0;
   while (end > (MUTANT (trim_below_start) ? 1 : w->start_end)) {
-    uint64_t count;
-
     if ((r = refcount_get (w, end - 1, &count)) < 0)
       return r;
     if (count)
       break;
     end--;
   }
-  if (end == w->end)
-    return 0;
+  wanted = end << bits;
+  /* The last cluster was perhaps cut short by the end of the file. */
+  if (end == w->start_end && w->start_size < wanted) {
+    if ((r = refcount_get (w, end - 1, &count)) < 0)
+      return r;
+    if (count == 0)
+      wanted = w->start_size;
+  }
+
   if ((r = store_get_size (image->file, &size)) < 0)
     return r;
-  if (size > end << bits && (r = store_resize (image->file, end << bits)) < 0)
+  if (size > wanted && (r = store_resize (image->file, wanted)) < 0)
     return r;
-  w->end = end;
-  w->virgin = end;
-  atomic_store_explicit (&image->file_size, end << bits,
-                         memory_order_relaxed);
+  if (end < w->end) {
+    w->end = end;
+    w->virgin = end;
+    atomic_store_explicit (&image->file_size, end << bits,
+                           memory_order_relaxed);
+  }
   return 0;
 }
 

@@ -82,7 +82,8 @@ struct writer {
   uint64_t use_number;
   struct refblock *dirty_refblocks;
   uint64_t free_hint;           /* no free cluster is below (number) */
-  uint64_t start_end;           /* clusters in the file when we began */
+  uint64_t start_size;          /* of the file when we began, bytes */
+  uint64_t start_end;           /* the same, clusters */
   uint64_t end;                 /* clusters in use or the file at start */
   uint64_t virgin;              /* clusters from here on read as zeros */
   struct cluster_set metadata;  /* changes under the table cache's lock too */
