@@ -285,7 +285,7 @@ image_flush (struct image *image)
   struct writer *w = image->writer;
 
   /* Nothing was written: nothing of ours can be lost. */
-  if (w == NULL || !w->started || w->start_error)
+  if (w == NULL || !w->started || w->start_error == -EROFS)
     return 0;
   return commit (w);
 }
