@@ -56,6 +56,25 @@ read_blocks (struct store_next *s, void *buf, uint32_t count, uint64_t offset)
   return CALL (s, pread, buf, count, offset, 0);
 }
 
+/* The size of the first request that a range is split into: whole blocks, or
+ * (partial) a part of one.
+ */
+static size_t
+next_piece (const struct store_next *s, size_t count, uint64_t offset,
+            bool *partial)
+{
+  const size_t mask = s->minimum - 1;
+  size_t n;
+
+  *partial = (offset & mask) || (count & ~mask) == 0;
+  if (*partial) {
+    n = s->minimum - (offset & mask);
+    return n < count ? n : count;
+  }
+  n = count & ~mask;
+  return n < s->maximum ? n : s->maximum;
+}
+
 /* Reads a part of one block. */
 static int
 read_partial (struct store_next *s, void *buf, size_t count, uint64_t offset)
@@ -77,7 +96,6 @@ static int
 next_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
   struct store_next *s = (struct store_next *) store;
-  const uint32_t mask = s->minimum - 1;
   uint8_t *p = buf;
   int r;
 
@@ -89,20 +107,13 @@ next_pread (struct store *store, void *buf, size_t count, uint64_t offset)
   }
 
   while (count > 0) {
-    size_t n;
+    bool partial;
+    const size_t n = next_piece (s, count, offset, &partial);
 
-    if ((offset & mask) || (count & ~(size_t) mask) == 0) {
-      n = s->minimum - (offset & mask);
-      if (n > count)
-        n = count;
+    if (partial)
       r = read_partial (s, p, n, offset);
-    }
-    else {
-      n = count & ~(size_t) mask;
-      if (n > s->maximum)
-        n = s->maximum;
+    else
       r = read_blocks (s, p, n, offset);
-    }
     if (r < 0)
       return r;
     p += n;
@@ -183,7 +194,6 @@ next_pwrite (struct store *store, const void *buf, size_t count,
              uint64_t offset)
 {
   struct store_next *s = (struct store_next *) store;
-  const uint32_t mask = s->minimum - 1;
   const uint8_t *p = buf;
   int r;
 
@@ -191,18 +201,12 @@ next_pwrite (struct store *store, const void *buf, size_t count,
     return -ENOSPC;             /* nbdkit aborts on a write past the end */
 
   while (count > 0) {
-    size_t n;
+    bool partial;
+    const size_t n = next_piece (s, count, offset, &partial);
 
-    if ((offset & mask) || (count & ~(size_t) mask) == 0) {
-      n = s->minimum - (offset & mask);
-      if (n > count)
-        n = count;
+    if (partial)
       r = write_partial (s, p, n, offset);
-    }
     else {
-      n = count & ~(size_t) mask;
-      if (n > s->maximum)
-        n = s->maximum;
       pthread_rwlock_rdlock (&partial_lock);
       r = CALL (s, pwrite, p, n, offset, 0);
       pthread_rwlock_unlock (&partial_lock);
