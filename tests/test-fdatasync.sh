@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# How often the disk has to wait: a flush after writing to what is allocated takes
+# one fdatasync, and one after allocation at most three.
+# shellcheck source=tests/functions.sh
+source "${srcdir:-$(dirname "$0")}/functions.sh"
+# shellcheck source=tests/writing.sh
+source "$srcdir/writing.sh"
+requires qemu-img --version
+requires strace -f -o /dev/null true
+requires_nbd_module
+cd "$tmp"
+
+cat > client.py <<'END'
+import nbd, os, sys, time
+h = nbd.NBD ()
+h.connect_uri (sys.argv[1])
+def count ():
+    with open ("trace") as f:
+        return sum ("sync(" in line for line in f)
+def flush (what, least, most):
+    before = count ()
+    h.flush ()
+    n = count () - before
+    print (what, n)
+    assert least <= n <= most, "%s: %d syncs" % (what, n)
+# The first change of a session has more to do.
+h.pwrite (b"0" * 65536, 0)
+h.flush ()
+for i in range (4):
+    h.pwrite (b"1" * 4096, 4096 * i)
+    flush ("data", 1, 1)
+    flush ("nothing", 0, 1)
+    h.pwrite (b"2" * 65536, (1 + i) << 20)
+    flush ("allocated", 1, 3)
+    for j in range (5):
+        h.pwrite (b"3" * 4096, 4096 * j)
+    flush ("data", 1, 1)
+h.shutdown ()
+END
+
+for opts in data_file=x.data "data_file=x.data,data_file_raw=on" \
+            cluster_size=64K; do
+    new_image -o "$opts" x.qcow2 64M
+    rm -f trace s.sock
+    strace -f -e trace=fdatasync,fsync,sync_file_range,syncfs -o trace \
+           nbdkit -f -P "$tmp/s.pid" -U "$tmp/s.sock" --filter="$qcow2ext" \
+           file x.qcow2 < /dev/null &
+    pid=$!
+    cleanup_fn _kill_pid "$pid"
+    cleanup_fn _kill_pidfile "$tmp/s.pid"
+    for ((i = 0; i < 200; i++)); do
+        [ -s s.pid ] && break
+        sleep 0.05
+    done
+    "$PYTHON" client.py "$(uri s)"
+    stop s
+    clean
+done
