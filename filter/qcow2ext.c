@@ -77,6 +77,7 @@ static pthread_mutex_t sessions_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct session *sessions;
 static struct handle *handles;
 static int lock_fd = -1;        /* of the image file, while in use */
+static bool lock_writing;       /* it is held as a writer does */
 static bool serialize;          /* the layers below are not parallel */
 static bool local;              /* the image is the file at image_path */
 static bool warned;             /* about the state of the image, at start */
@@ -329,6 +330,7 @@ lock_image (void)
 {
   bool any = false, writing = false;
   struct stat st;
+  int r;
 
   for (const struct session *s = sessions; s; s = s->next) {
     any = true;
@@ -340,13 +342,15 @@ lock_image (void)
     lock_fd = -1;
     return 0;
   }
-  if (!config.lock)
+  if (!config.lock || (lock_fd != -1 && lock_writing == writing))
     return 0;
   if (lock_fd == -1)
     lock_fd = open_local (false, &st);
   if (lock_fd == -1)            /* not a local file, or not yet readable */
     return 0;
-  return image_lock (lock_fd, writing, config.image_path);
+  r = image_lock (lock_fd, writing, config.image_path);
+  lock_writing = r == 0 && writing;
+  return r;
 }
 
 /* Opens the image of a session through the layers below. */

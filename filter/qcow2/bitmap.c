@@ -373,6 +373,16 @@ bitmap_start (struct writer *w)
   return 0;
 }
 
+void
+bitmap_stop (struct writer *w)
+{
+  struct bitmap_list *list = w->image->bitmaps;
+
+  for (size_t i = 0; list && i < list->count; i++)
+    stop_recording (w->image, &list->bitmap[i]);
+  w->tracking = false;
+}
+
 static int
 set_flags (struct writer *w, const struct bitmap *b, uint32_t flags)
 {
@@ -486,7 +496,7 @@ store_piece (struct writer *w, struct bitmap *b, uint64_t index)
   const uint64_t entry = be64_get (b->table[index]);
   uint64_t host = entry & QCOW2_BITMAP_OFFSET, got;
   CLEANUP_FREE uint8_t *bits = NULL;
-  bool zero;
+  bool zero, fresh = false;
   int r;
 
   if (host == 0 && (entry & QCOW2_BITMAP_ALL_ONES))
@@ -508,9 +518,18 @@ store_piece (struct writer *w, struct bitmap *b, uint64_t index)
       refcount_unalloc (w, host, 1);
       return r;
     }
-    b->table[index] = be64_make (host);
+    fresh = true;
   }
-  return store_pwrite (image->file, bits, size, host);
+  r = store_pwrite (image->file, bits, size, host);
+  if (r == 0)
+    b->table[index] = be64_make (host);
+  else if (fresh) {
+    LOCK_FOR_SCOPE (&w->lock);
+    metadata_remove (w, host >> image->cluster_bits);
+    if (!w->failed)
+      refcount_unalloc (w, host, 1);
+  }
+  return r;
 }
 
 /* Stores what a bitmap has recorded, without its table. */
@@ -586,12 +605,12 @@ bitmap_close (struct writer *w)
     /* There is one grace period at a time; take the writer's if it has one. */
     LOCK_FOR_SCOPE (&w->lock);
     commit_reap (w);
-    if (w->grace.count || !inflight_flip (&w->inflight, &set)) {
-      w->bitmaps_open = before;
-      return -EBUSY;
-    }
+    if (w->grace.count || !inflight_flip (&w->inflight, &set))
+      set = 2;                  /* no grace period: look at both sets */
   }
-  if (!inflight_is_empty (&w->inflight, set)) {
+  if (set == 2 ? !inflight_is_empty (&w->inflight, 0)
+                 || !inflight_is_empty (&w->inflight, 1)
+               : !inflight_is_empty (&w->inflight, set)) {
     w->bitmaps_open = before;
     return -EBUSY;
   }

@@ -66,6 +66,7 @@ int bitmap_walk_ranges (struct image *image, bitmap_range_fn fn,
 
 /* Prepares for recording changes, before the first one. */
 int bitmap_start (struct writer *w);
+void bitmap_stop (struct writer *w); /* takes that back */
 
 /* Marks the bitmaps that record changes as in use, durably. */
 int bitmap_open (struct writer *w);

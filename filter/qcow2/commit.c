@@ -136,6 +136,7 @@ commit_free_later (struct writer *w, uint64_t offset, uint64_t length,
     if (last->offset + last->length == offset && last->table == table
         && (offset & (image_cluster_size (w->image) - 1)) == 0) {
       last->length += length;
+      w->unlinked_bytes += length;
       w->freed_bytes += length;
       return 0;
     }
@@ -144,6 +145,7 @@ commit_free_later (struct writer *w, uint64_t offset, uint64_t length,
     return r;
   w->unlinked.item[w->unlinked.count++] =
     (struct freed) { .offset = offset, .length = length, .table = table };
+  w->unlinked_bytes += length;
   w->freed_bytes += length;
   return 0;
 }
@@ -201,6 +203,26 @@ discard_released (struct writer *w)
   }
 }
 
+/* Tables that only we referred to are metadata no more; those that a snapshot
+ * shares stay it.
+ */
+static int
+forget_tables (struct writer *w, const struct freed *f)
+{
+  const unsigned bits = w->image->cluster_bits;
+  uint64_t count;
+  int r;
+
+  for (uint64_t c = f->offset >> bits; c < (f->offset + f->length) >> bits;
+       c++) {
+    if ((r = refcount_get (w, c, &count)) < 0)
+      return r;
+    if (count == 1)
+      metadata_remove (w, c);
+  }
+  return 0;
+}
+
 void
 commit_reap (struct writer *w)
 {
@@ -230,7 +252,8 @@ commit_reap (struct writer *w)
 
       decoded_cache_drop_range (w->image->decoded, w->image, f->offset,
                                 f->length);
-      if (refcount_release (w, f->offset, f->length) < 0)
+      if ((f->table && forget_tables (w, f) < 0)
+          || refcount_release (w, f->offset, f->length) < 0)
         return;
       w->freed_bytes -= f->length;
       w->grace.count--;
@@ -408,6 +431,7 @@ collect (struct writer *w, struct batch *b)
   }
   b->unlinked = w->unlinked;
   memset (&w->unlinked, 0, sizeof w->unlinked);
+  w->unlinked_bytes = 0;
   return 0;
 }
 

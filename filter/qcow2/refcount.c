@@ -699,6 +699,20 @@ claim_bitmap_range (void *opaque, const char *what, uint64_t offset,
   return claim (opaque, offset, length);
 }
 
+/* The L1 table of a snapshot. */
+static int
+claim_snapshot (struct writer *w, const struct snapshot *s)
+{
+  const uint64_t bytes = (uint64_t) s->l1_entries * sizeof (be64);
+  const uint64_t size = image_file_size (w->image);
+
+  if (bytes > QCOW2_MAX_L1_BYTES || s->l1_offset > size
+      || bytes > size - s->l1_offset
+      || s->l1_offset & (cluster_size (w) - 1))
+    return writer_fail (w, true, "the L1 table of a snapshot is misplaced");
+  return claim (w, s->l1_offset, bytes);
+}
+
 /* The L2 tables of a snapshot, which may be those of others too. */
 static int
 add_snapshot_tables (struct writer *w, const struct snapshot *s)
@@ -707,9 +721,6 @@ add_snapshot_tables (struct writer *w, const struct snapshot *s)
   CLEANUP_FREE be64 *l1 = NULL;
   int r;
 
-  if (bytes > QCOW2_MAX_L1_BYTES
-      || s->l1_offset + bytes > image_file_size (w->image))
-    return writer_fail (w, true, "the L1 table of a snapshot is misplaced");
   l1 = malloc (bytes + 1);
   if (l1 == NULL)
     return -ENOMEM;
@@ -743,8 +754,7 @@ claim_tables (struct writer *w)
     if ((r = claim (w, h->snapshots_offset, list->bytes)) < 0)
       return r;
     for (size_t i = 0; i < list->count; i++)
-      if ((r = claim (w, list->snapshot[i].l1_offset,
-                      list->snapshot[i].l1_entries * sizeof (be64))) < 0)
+      if ((r = claim_snapshot (w, &list->snapshot[i])) < 0)
         return r;
     snapshots = list;
   }

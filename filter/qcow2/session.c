@@ -268,6 +268,7 @@ writer_start (struct writer *w)
     const int r = start (w);
 
     if (r == -ENOSPC && !w->failed) { /* there may be space another time */
+      bitmap_stop (w);
       refcount_close (w);
       return r;
     }
@@ -360,7 +361,7 @@ image_settle (struct image *image, bool idle)
   }
   if (r == 0) {
     r = bitmap_close (w);
-    if (r == -EBUSY) {          /* somebody came in between: next time */
+    if (r == -EBUSY && idle) {  /* somebody came in between: next time */
       w->settled = false;
       return 0;
     }

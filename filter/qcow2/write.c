@@ -214,16 +214,30 @@ unalloc_table (struct writer *w, uint64_t host)
   refcount_unalloc (w, host, 1);
 }
 
-/* Allocates one cluster for a table. */
+/* Allocates one cluster for a table.  It is written at once, so that its space
+ * is there when a commit has to write the table: a full disk must fail the
+ * request that needs the table, not all commits from then on.
+ */
 static int
 alloc_table (struct writer *w, uint64_t *host)
 {
+  const size_t size = image_cluster_size (w->image);
+  CLEANUP_FREE void *zeros = calloc (1, size);
   uint64_t got;
   bool zero;
-  int r = refcount_alloc (w, 1, host, &got, &zero);
+  int r;
 
-  if (r == 0 && (r = metadata_add (w, *host >> w->image->cluster_bits)) < 0)
+  if (zeros == NULL)
+    return -ENOMEM;
+  if ((r = refcount_alloc (w, 1, host, &got, &zero)) < 0)
+    return r;
+  if ((r = metadata_add (w, *host >> w->image->cluster_bits)) < 0) {
     refcount_unalloc (w, *host, 1);
+    return r;
+  }
+  r = store_pwrite (w->image->file, zeros, size, *host);
+  if (r < 0)
+    unalloc_table (w, *host);
   return r;
 }
 
@@ -235,7 +249,7 @@ ensure_table (struct writer *w, uint32_t l1_index)
 {
   struct image *image = w->image;
   struct l2_table *t;
-  uint64_t host, old, count;
+  uint64_t host, old;
   int r;
 
   if (image_l1_entry (image, l1_index) & QCOW2_COPIED
@@ -288,13 +302,8 @@ ensure_table (struct writer *w, uint32_t l1_index)
   commit_mark_table (w, t);
   commit_mark_l1 (w, l1_index);
   commit_free_later (w, old, image_cluster_size (image), true);
-  brlock_write_unlock (table_cache_lock (image->tables));
-  /* The snapshot's, from now on, which is why it was not ours alone. */
-  r = refcount_get (w, old >> image->cluster_bits, &count);
-  if (r == 0 && count == 1)
-    metadata_remove (w, old >> image->cluster_bits);
-  pthread_mutex_unlock (&w->lock);
-  return r;
+  unlock_table (w);
+  return 0;
 }
 
 /* The subclusters of a cluster (at guest offset) that lie within from..to. */
@@ -667,7 +676,7 @@ relieve (struct writer *w)
   {
     LOCK_FOR_SCOPE (&w->lock);
     wanted = (w->dirty_bytes > limit / 2 && bytes > limit / 2)
-      || (w->freed_bytes > FREED_MAX && w->unlinked.count);
+      || w->unlinked_bytes > FREED_MAX;
     if (!wanted && w->freed_bytes)
       commit_reap (w);
   }

@@ -99,6 +99,7 @@ struct writer {
   struct freed_list durable;    /* the change is on disk */
   struct freed_list grace;      /* waiting for requests to end */
   unsigned grace_set;
+  uint64_t unlinked_bytes;      /* in the first */
   _Atomic uint64_t freed_bytes; /* in all three */
 
   /* Bitmaps that record changes; see bitmap.c. */
