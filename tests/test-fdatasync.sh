@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # How often the disk has to wait: a flush after writing to what is allocated takes
-# one fdatasync, and one after allocation at most three.
+# one fdatasync, and one after allocation at most three; flushes at the same time
+# share a commit.
 # shellcheck source=tests/functions.sh
 source "${srcdir:-$(dirname "$0")}/functions.sh"
 # shellcheck source=tests/writing.sh
@@ -35,6 +36,19 @@ for i in range (4):
     for j in range (5):
         h.pwrite (b"3" * 4096, 4096 * j)
     flush ("data", 1, 1)
+# 16 at a time is what the server takes from one connection.
+before = count ()
+ends = []
+for i in range (16):
+    h.aio_pwrite (b"4" * 4096, (16 + i) << 20)
+for i in range (16):
+    ends.append (h.aio_flush ())
+while ends:
+    h.poll (-1)
+    ends = [e for e in ends if not h.aio_command_completed (e)]
+n = count () - before
+print ("16 flushes", n)
+assert 1 <= n < 16, n
 h.shutdown ()
 END
 
