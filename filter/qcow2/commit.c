@@ -468,7 +468,8 @@ release (struct writer *w, struct batch *b, enum progress progress)
     if (!written) {
       for (size_t s = 0; s < sectors; s++)
         t->dirty[s / 64] |= UINT64_C (1) << (s % 64);
-      t->fresh |= t->was_fresh && progress == NOTHING;
+      t->fresh |= t->was_fresh
+        && (progress == NOTHING || MUTANT (fresh_again));
       commit_mark_table (w, t);
     }
   }

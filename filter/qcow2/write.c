@@ -959,13 +959,16 @@ zero_range (const struct zeroing *z, uint64_t count, uint64_t offset)
     struct run run;
     int r;
 
+    if (MUTANT (zero_looks_first))
+      mapping_lookup (image, offset, n, &run);
     pthread_mutex_lock (&w->lock);
     range_lock (&w->ranges, &w->lock, &lock, round_down (offset, size),
                 round_up (offset + n, size));
     pthread_mutex_unlock (&w->lock);
 
     /* Whoever was allocating here has finished: look only now. */
-    mapping_lookup (image, offset, n, &run);
+    if (!MUTANT (zero_looks_first))
+      mapping_lookup (image, offset, n, &run);
     r = zero_run (z, &run, offset, &done);
 
     pthread_mutex_lock (&w->lock);
