@@ -375,6 +375,27 @@ failed_flush (struct builder *b, unsigned variant)
   return true;
 }
 
+/* The nth write fails, though it has come to be; life goes on. */
+static bool
+failed_write (struct builder *b, unsigned variant)
+{
+  const uint64_t c = b->cluster;
+
+  if (variant >= 12)
+    return false;
+  add (b, WRITE, 0, 2 * c);
+  flush (b);
+  add (b, WRITE, 4 * c, 2 * c);
+  flush (b);
+  add (b, WRITE, 2 * c, c);
+  flush (b);
+  b->workload->fault = (struct memory_fault) {
+    .kind = MEMORY_WRITE, .file = -1, .nth = 1 + variant, .error = EIO,
+    .landed = 2,
+  };
+  return true;
+}
+
 static const struct {
   const char *name;
   bool (*build) (struct builder *b, unsigned variant);
@@ -389,6 +410,7 @@ static const struct {
   { "one-table", one_table },
   { "settle", settle },
   { "failed-flush", failed_flush },
+  { "failed-write", failed_write },
 };
 
 /* Small disks: what lies behind the end comes to lie at it. */

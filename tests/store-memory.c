@@ -20,6 +20,9 @@ struct store_memory {
   bool no_discard;
 };
 
+_Thread_local bool memory_in_engine;
+struct memory_log *memory_alloc_log;
+
 static void *
 need (void *p)
 {
@@ -36,7 +39,7 @@ memory_kind_name (enum memory_kind kind)
   static const char *const names[MEMORY_KINDS] = {
     [MEMORY_READ] = "read", [MEMORY_WRITE] = "write", [MEMORY_ZERO] = "zero",
     [MEMORY_DISCARD] = "discard", [MEMORY_RESIZE] = "resize",
-    [MEMORY_FLUSH] = "flush",
+    [MEMORY_FLUSH] = "flush", [MEMORY_ALLOC] = "allocation",
   };
 
   return names[kind];
@@ -217,6 +220,23 @@ fails_now (struct memory_log *log, const struct memory_op *op)
   return true;
 }
 
+bool
+memory_alloc_fails (void)
+{
+  static const struct memory_op op = { .kind = MEMORY_ALLOC };
+  struct memory_log *log = memory_alloc_log;
+  bool fails;
+
+  if (log == NULL || !memory_in_engine)
+    return false;
+  memory_in_engine = false;
+  pthread_mutex_lock (&log->lock);
+  fails = fails_now (log, &op);
+  pthread_mutex_unlock (&log->lock);
+  memory_in_engine = true;
+  return fails;
+}
+
 /* --- the store --- */
 
 static pthread_mutex_t *
@@ -228,6 +248,17 @@ lock (struct store_memory *s)
   return mutex;
 }
 
+/* What a store does for the engine is not the engine's. */
+static void
+put_back (bool *in_engine)
+{
+  memory_in_engine = *in_engine;
+}
+#define LEAVE_ENGINE_FOR_SCOPE()                                        \
+  __attribute__ ((cleanup (put_back)))                                  \
+  bool was_in_engine = memory_in_engine;                                \
+  memory_in_engine = false
+
 /* All operations but reading. */
 static int
 change (struct store_memory *s, struct memory_op op)
@@ -235,21 +266,26 @@ change (struct store_memory *s, struct memory_op op)
   struct memory_log *log = s->log;
   pthread_mutex_t *mutex;
   int r = 0;
+  LEAVE_ENGINE_FOR_SCOPE ();
 
   op.file = s->which;
   if (log && log->hook)
     log->hook (log->opaque, &op, true);
 
   mutex = lock (s);
-  if (log && fails_now (log, &op)) {
+  if (log && was_in_engine && fails_now (log, &op)) {
     r = -log->fault.error;
     if (op.kind == MEMORY_FLUSH) {
       op.failed = true;
       record (log, &op);
     }
-    else if (op.kind == MEMORY_WRITE && log->fault.half
-             && op.length >= 2 * MEMORY_SECTOR) {
-      op.length = op.length / 2 & -MEMORY_SECTOR;
+    else if (op.kind == MEMORY_WRITE
+             && (log->fault.landed == 2
+                 || (log->fault.landed == 1
+                     && op.length >= 2 * MEMORY_SECTOR))) {
+      if (log->fault.landed == 1)
+        op.length =
+          ((op.offset + op.length / 2) & -MEMORY_SECTOR) - op.offset;
       memory_file_apply (s->file, &op);
       record (log, &op);
     }
@@ -277,11 +313,12 @@ memory_pread (struct store *store, void *buf, size_t count, uint64_t offset)
   pthread_mutex_t *mutex;
   uint64_t n = 0;
   int r = 0;
+  LEAVE_ENGINE_FOR_SCOPE ();
 
   if (log && log->hook)
     log->hook (log->opaque, &op, true);
   mutex = lock (s);
-  if (log && fails_now (log, &op))
+  if (log && was_in_engine && fails_now (log, &op))
     r = -log->fault.error;
   else {
     if (offset < s->file->size)

@@ -36,6 +36,7 @@ enum memory_kind {
   MEMORY_DISCARD,
   MEMORY_RESIZE,
   MEMORY_FLUSH,
+  MEMORY_ALLOC,                 /* faults only: the engine's allocations */
   MEMORY_KINDS,
 };
 
@@ -61,7 +62,8 @@ struct memory_fault {
   int file;                     /* -1: any */
   unsigned nth;                 /* 0: none fails */
   int error;                    /* a positive errno */
-  bool half;                    /* a write leaves its first half behind */
+  int landed;                   /* a write leaves behind: 0 nothing, 1 its
+                                   first half, 2 all of it */
 };
 
 struct memory_log {
@@ -75,6 +77,17 @@ struct memory_log {
   void (*hook) (void *opaque, const struct memory_op *op, bool before);
   void *opaque;
 };
+
+/* Does this thread run the engine's code, and not that of the tests?  Only
+ * then something is made to fail.
+ */
+extern _Thread_local bool memory_in_engine;
+
+/* Called for each allocation if the program wraps malloc. */
+bool memory_alloc_fails (void);
+
+/* The log whose fault concerns allocations. */
+extern struct memory_log *memory_alloc_log;
 
 void memory_log_init (struct memory_log *log);
 void memory_log_clear (struct memory_log *log);

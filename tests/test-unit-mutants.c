@@ -50,6 +50,8 @@ static const struct {
     "two requests allocate in one cluster at the same time" },
   { "look_first", "in-one-cluster",
     "a request looks at a cluster's state and then waits for others" },
+  { "zero_looks_first", "in-one-cluster",
+    "zeroing looks at a cluster's state and then waits for others" },
   { "no_fill", "parts",
     "the rest of a new cluster is not filled" },
   { "link_block_early", "grow",
@@ -62,6 +64,8 @@ static const struct {
     "more of the file is given back than this session grew" },
   { "forget_failed_flush", "failed-flush",
     "after a failed flush, life goes on" },
+  { "fresh_again", "failed-write",
+    "after a failed commit a table that is perhaps linked counts as new" },
 };
 
 static struct crash_stats total;
