@@ -108,11 +108,17 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
     if (entry & QCOW2_COPIED)
       finding (c, errors, "compressed cluster at guest offset 0x%" PRIx64
                " with the copied flag", guest);
+    if (bitmap)
+      finding (c, errors, "compressed cluster at guest offset 0x%" PRIx64
+               " with subclusters", guest);
     mapping_compressed_range (image, entry, &offset, &size);
     count_range (c, "compressed data", offset, size);
     return;
   }
 
+  if (entry & QCOW2_L2_RESERVED)
+    finding (c, errors, "the entry of guest offset 0x%" PRIx64 " has reserved "
+             "bits set", guest);
   if (image->extended) {
     const bool allocated =
       host || (image->external && (entry & QCOW2_COPIED));

@@ -178,6 +178,7 @@ static_assert (offsetof (struct qcow2_bitmap, flags) == 12, "");
 #define QCOW2_L2_COMPRESSED (UINT64_C (1) << 62)
 #define QCOW2_L2_OFFSET UINT64_C (0x00fffffffffffe00)
 #define QCOW2_L2_ZERO UINT64_C (1)
+#define QCOW2_L2_RESERVED UINT64_C (0x3f000000000001fe) /* if standard */
 
 /* An extended L2 entry: the bitmap's low half says "allocated", the high
  * half "reads as zeros", one bit a subcluster, lowest bit first.
