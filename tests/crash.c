@@ -128,13 +128,13 @@ prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
   make_pattern (pattern, PATTERN_OLD, offset / MEMORY_SECTOR);
   *can_grow = false;
   if ((r = store_get_size (f->store, &size)) < 0
-      || (r = store_resize (f->store, offset + length)) < 0
-      || (r = store_pwrite (f->store, pattern, sizeof pattern, offset)) < 0)
+      || (r = store_resize (f->store, offset + length)) < 0)
     return r;
+  r = store_pwrite (f->store, pattern, sizeof pattern, offset);
   if (store_resize (f->store, size) < 0)
-    return -EIO;
-  *can_grow = true;
-  return 0;
+    r = -EIO;
+  *can_grow = r == 0;
+  return r;
 }
 
 /* The environment lives as long as the image, so it is static; what differs
@@ -405,6 +405,9 @@ void
 world_close (struct world *w)
 {
   static const struct step none;
+  /* If the file could not be made shorter, it is too long. */
+  const bool too_long =
+    w->log.faults_met && w->log.fault.kind == MEMORY_RESIZE;
   struct checker c = { 0 };
   bool perfect = true;
 
@@ -432,6 +435,10 @@ world_close (struct world *w)
   else if (perfect
            && w->live[MEMORY_IMAGE].size < w->start[MEMORY_IMAGE].size)
     world_fail (w, "after closing, the image is shorter than it was");
+  else if (perfect && !too_long
+           && w->live[MEMORY_IMAGE].size > w->start[MEMORY_IMAGE].size
+           && w->live[MEMORY_IMAGE].size > c.end * c.cluster)
+    world_fail (w, "after closing, the image has an unused tail");
   for (uint64_t i = 0; i < w->sectors && w->failure[0] == '\0'; i++) {
     const uint8_t *p = c.guest + i * MEMORY_SECTOR;
     const uint8_t *d = sector_of (&w->live[MEMORY_DATA], i);
@@ -782,10 +789,12 @@ static void
 hook (void *opaque, const struct memory_op *op, bool before)
 {
   struct world *w = opaque;
-  const struct step *step = w->pausing;
+  const struct step *step;
 
+  if (!pthread_equal (pthread_self (), w->paused_thread))
+    return;
+  step = w->pausing;
   if (step == NULL || w->pause_left == 0
-      || !pthread_equal (pthread_self (), w->paused_thread)
       || before == step->pause.after
       || (step->pause.kind < 0 ? op->kind == MEMORY_READ
                                : op->kind != (unsigned) step->pause.kind)

@@ -357,6 +357,8 @@ compare_counts (struct state *s)
   for (uint64_t i = 0; i < s->clusters; i++) {
     const struct cluster_use *u = &s->c->use[i];
 
+    if (u->count)
+      s->c->end = i + 1;
     if (u->count < u->references)
       error (s->c, "host cluster %" PRIu64 " (%s, %" PRIu64 ") has a refcount "
              "of %" PRIu64 " and %" PRIu64 " references", i,
@@ -410,7 +412,7 @@ checker_run (struct checker *c, const struct memory_file *image,
   };
   uint64_t reftable, reftable_clusters;
 
-  c->errors = c->leaks = 0;
+  c->errors = c->leaks = c->end = 0;
   c->message[0] = '\0';
   c->has_snapshot = c->unknown_autoclear = false;
   if (!read_header (&s))

@@ -20,6 +20,7 @@ struct checker {
   char message[256];            /* the first error */
   uint64_t size;                /* of the disk */
   uint64_t cluster;             /* bytes */
+  uint64_t end;                 /* clusters up to the last one in use */
   uint8_t *guest;               /* what the guest sees */
   uint8_t *snapshot;            /* likewise of the snapshot, if there is one */
   bool has_snapshot;
