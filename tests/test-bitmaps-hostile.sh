@@ -18,7 +18,7 @@ nbdkit -U - --filter="$qcow2ext" file x.qcow2 \
 qemu-img check x.qcow2
 
 mkdir lies
-"$PYTHON" "$srcdir/bitmap-lies.py" x.qcow2 lies > names
+"$PYTHON" "$abs_top_srcdir/tests/bitmap-lies.py" x.qcow2 lies > names
 while read -r name kind; do
     f=lies/$name.qcow2
     echo "=== $name"

@@ -40,7 +40,7 @@ compare_counts ()
 
 for image in plain snapshots packed bitmaps; do
     mkdir $image
-    "$PYTHON" "$srcdir/plant-faults.py" $image.qcow2 $image > names
+    "$PYTHON" "$abs_top_srcdir/tests/plant-faults.py" $image.qcow2 $image > names
     while read -r name; do
         compare_counts $image/"$name".qcow2
     done < names

@@ -36,6 +36,8 @@ except nbd.Error:
 assert h.pread (4 << 20, 0) == before
 assert before[:1 << 20] == b"\5" * (1 << 20)
 assert not any (before[1 << 20:])
+# Waits for the end of the connection, and with it of the lock.
+h.shutdown ()
 END
 
 for raw in off on; do
