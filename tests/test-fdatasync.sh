@@ -36,19 +36,23 @@ for i in range (4):
     for j in range (5):
         h.pwrite (b"3" * 4096, 4096 * j)
     flush ("data", 1, 1)
-# 16 at a time is what the server takes from one connection.
-before = count ()
-ends = []
-for i in range (16):
-    h.aio_pwrite (b"4" * 4096, (16 + i) << 20)
-for i in range (16):
-    ends.append (h.aio_flush ())
-while ends:
-    h.poll (-1)
-    ends = [e for e in ends if not h.aio_command_completed (e)]
-n = count () - before
-print ("16 flushes", n)
-assert 1 <= n < 16, n
+# 16 at a time is what the server takes from one connection.  Whether they really
+# are at the same time is up to the machine, so it gets some tries.
+for attempt in range (8):
+    before = count ()
+    for i in range (16):
+        h.aio_pwrite (b"4" * 4096, (16 + i) << 20)
+    ends = [h.aio_flush () for i in range (16)]
+    while ends:
+        h.poll (-1)
+        ends = [e for e in ends if not h.aio_command_completed (e)]
+    n = count () - before
+    print ("16 flushes", n)
+    assert n >= 1
+    if n < 16:
+        break
+else:
+    sys.exit ("flushes at the same time do not share a commit")
 h.shutdown ()
 END
 
