@@ -173,8 +173,18 @@ freed_move (struct freed_list *to, struct freed_list *from)
   return 0;
 }
 
+static void
+discard (struct writer *w, uint64_t start, uint64_t n)
+{
+  const unsigned bits = w->image->cluster_bits;
+
+  pthread_mutex_unlock (&w->lock);
+  store_discard (w->image->file, n << bits, start << bits);
+  pthread_mutex_lock (&w->lock);
+}
+
 /* Gives the space of clusters back that are about to become free.  Their
- * counts are still 1, so nobody can have taken them.
+ * counts are still 1, so nobody can take them while the lock is let go of.
  */
 static void
 discard_released (struct writer *w)
@@ -195,11 +205,11 @@ discard_released (struct writer *w)
         continue;
       }
       if (n)
-        store_discard (w->image->file, n << bits, start << bits);
+        discard (w, start, n);
       n = 0;
     }
     if (n)
-      store_discard (w->image->file, n << bits, start << bits);
+      discard (w, start, n);
   }
 }
 
@@ -226,7 +236,7 @@ forget_tables (struct writer *w, const struct freed *f)
 void
 commit_reap (struct writer *w)
 {
-  for (;;) {
+  while (!w->reaping) {
     if (w->grace.count == 0) {
       if (w->durable.count == 0
           || !inflight_flip (&w->inflight, &w->grace_set)
@@ -245,7 +255,9 @@ commit_reap (struct writer *w)
         return;
       }
     }
+    w->reaping = true;
     discard_released (w);
+    w->reaping = false;
     /* What cannot be released now is tried again, and nothing twice. */
     while (w->grace.count) {
       const struct freed *f = &w->grace.item[w->grace.count - 1];

@@ -99,6 +99,7 @@ struct writer {
   struct freed_list durable;    /* the change is on disk */
   struct freed_list grace;      /* waiting for requests to end */
   unsigned grace_set;
+  bool reaping;                 /* somebody works on the third */
   uint64_t unlinked_bytes;      /* in the first */
   _Atomic uint64_t freed_bytes; /* in all three */
 
@@ -184,7 +185,8 @@ void commit_mark_l1 (struct writer *w, uint32_t l1_index);
 void commit_mark_refblock (struct writer *w, struct refblock *b);
 
 /* Lets go of what may be let go of by now.  Under writer->lock, which is
- * released in between.
+ * released while space is given back to the file system; meanwhile other
+ * calls do nothing.
  */
 void commit_reap (struct writer *w);
 
