@@ -33,7 +33,6 @@
 #include <nbdkit-filter.h>
 
 #include "cleanup.h"
-#include "compress.h"
 #include "config.h"
 #include "format.h"
 #include "image-lock.h"
@@ -784,11 +783,29 @@ qcow2ext_cache (nbdkit_next *next, void *handle, uint32_t count,
 }
 
 #if NBDKIT_VERSION_MAJOR > 1 || NBDKIT_VERSION_MINOR >= 36
+/* For scripts.  The manual page says what the lines mean. */
+static const struct {
+  const char *name, *value;
+} dump[] = {
+  { "version", PACKAGE_VERSION },
+  { "qcow2_versions", "2 3" },
+  { "qcow2_features",
+    "dirty corrupt data-file compression-type extended-l2 lazy-refcounts "
+    "bitmaps data-file-raw" },
+  { "zlib", "yes" },
+  { "zstd", "yes" },
+#ifdef HAVE_LIBDEFLATE
+  { "libdeflate", "yes" },
+#else
+  { "libdeflate", "no" },
+#endif
+};
+
 static void
 qcow2ext_dump_plugin (void)
 {
-  printf ("qcow2ext_version=%s\n", PACKAGE_VERSION);
-  printf ("qcow2ext_decoders=%s\n", decoder_features ());
+  for (size_t i = 0; i < sizeof dump / sizeof dump[0]; i++)
+    printf ("qcow2ext_%s=%s\n", dump[i].name, dump[i].value);
 }
 #define HAVE_DUMP_PLUGIN 1
 #endif

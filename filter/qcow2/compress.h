@@ -44,7 +44,4 @@ void decoder_free (struct decoder *decoder);
 int decoder_run (struct decoder *decoder, unsigned compression_type,
                  const void *data, size_t size, void *out, size_t out_size);
 
-/* Names what this build decodes with. */
-const char *decoder_features (void);
-
 #endif /* QCOW2_COMPRESS_H */

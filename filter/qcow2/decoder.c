@@ -38,16 +38,6 @@ struct decoder {
 #endif
 };
 
-const char *
-decoder_features (void)
-{
-#ifdef HAVE_LIBDEFLATE
-  return "zlib, libdeflate, zstd";
-#else
-  return "zlib, zstd";
-#endif
-}
-
 struct decoder *
 decoder_new (void)
 {
