@@ -13,6 +13,10 @@
  * READY.  One mutex guards everything here; it is held neither while reading
  * nor while decoding nor while copying out.
  *
+ * Whoever reads a cluster piece by piece will want the next one: the request
+ * that is the second to come back, and finds a quarter read, decodes it while
+ * others go on with this one.
+ *
  * Contexts and buffers of decoders wait in a list for the next thread that
  * wants one, so there are as many as threads that ever decoded at once.
  */
@@ -40,6 +44,8 @@ struct decoded {
   int error;                    /* of FAILED */
   unsigned users;
   bool hashed;
+  bool ahead;                   /* the next one was asked for */
+  size_t taken;                 /* bytes that were read of it */
   size_t size;
   struct decoded *hash_next;
   struct decoded *newer, *older; /* the list of use, while hashed */
@@ -325,21 +331,32 @@ get (struct image *image, const struct run *run, struct decoded **result)
   return r;
 }
 
-static void
-done (struct decoded_cache *cache, struct decoded *d)
+/* Ends the use of an entry of which so many bytes were read.  Returns whether
+ * to go ahead with the next one.
+ */
+static bool
+done (struct decoded_cache *cache, struct decoded *d, size_t taken)
 {
+  bool ahead;
+
   LOCK_FOR_SCOPE (&cache->lock);
+  ahead = !d->ahead && d->taken > 0 && d->taken + taken >= d->size / 4
+    && d->size <= cache->limit / 4;
+  d->ahead |= ahead;
+  d->taken += taken;
   put (d);
+  return ahead;
 }
 
 int
 compressed_read (struct image *image, uint64_t offset, const struct run *run,
-                 void *buf)
+                 void *buf, bool *ahead)
 {
   const size_t size = image_cluster_size (image);
   struct decoded *d;
   int r;
 
+  *ahead = false;
   /* Whoever takes a whole cluster will hardly come back for it. */
   if (run->length == size) {
     bool cached;
@@ -355,7 +372,7 @@ compressed_read (struct image *image, uint64_t offset, const struct run *run,
   if (r < 0)
     return r;
   memcpy (buf, d->data + (offset & (size - 1)), run->length);
-  done (image->decoded, d);
+  *ahead = done (image->decoded, d, run->length);
   return 0;
 }
 
@@ -371,6 +388,6 @@ compressed_prefetch (struct image *image, const struct run *run,
     return false;
   *budget -= image_cluster_size (image);
   if (get (image, run, &d) == 0)
-    done (image->decoded, d);
+    done (image->decoded, d, 0);
   return true;
 }

@@ -5,6 +5,7 @@
 #ifndef QCOW2_COMPRESS_H
 #define QCOW2_COMPRESS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,10 +24,12 @@ void decoded_cache_drop_range (struct decoded_cache *cache,
 
 /* Reads run->length bytes at guest offset, where run (RUN_COMPRESSED) has
  * been looked up.  Several threads that want the same cluster decode it once.
- * No lock is held while reading or decoding.  Returns 0 or -errno.
+ * No lock is held while reading or decoding.  *ahead: the guest's clusters
+ * seem to be read in order, so that it pays to decode the next one.  Returns
+ * 0 or -errno.
  */
 int compressed_read (struct image *image, uint64_t offset,
-                     const struct run *run, void *buf);
+                     const struct run *run, void *buf, bool *ahead);
 
 /* Decodes the cluster of the run into the cache, and takes its size off the
  * budget (bytes), which is at first UINT64_MAX: a request may fill no more

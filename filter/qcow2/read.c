@@ -42,6 +42,22 @@ read_backing (struct image *image, uint8_t *buf, size_t count,
   return 0;
 }
 
+/* Decodes the cluster after the one at offset, if it is compressed. */
+static void
+read_ahead (struct image *image, uint64_t offset)
+{
+  const uint64_t size = image_cluster_size (image);
+  uint64_t budget = size;
+  struct run run;
+
+  offset = (offset & -size) + size;
+  if (offset >= image->size)
+    return;
+  mapping_lookup (image, offset, min64 (size, image->size - offset), &run);
+  if (run.type == RUN_COMPRESSED)
+    compressed_prefetch (image, &run, &budget);
+}
+
 static int
 read_range (struct image *image, void *buf, size_t count, uint64_t offset)
 {
@@ -49,6 +65,7 @@ read_range (struct image *image, void *buf, size_t count, uint64_t offset)
 
   while (count > 0) {
     struct run run;
+    bool ahead = false;
     int r = 0;
 
     mapping_lookup (image, offset, count, &run);
@@ -67,7 +84,7 @@ read_range (struct image *image, void *buf, size_t count, uint64_t offset)
                         strerror (-r));
       break;
     case RUN_COMPRESSED:
-      r = compressed_read (image, offset, &run, p);
+      r = compressed_read (image, offset, &run, p, &ahead);
       break;
     case RUN_INVALID:
       r = mapping_report (image, offset, &run);
@@ -75,6 +92,8 @@ read_range (struct image *image, void *buf, size_t count, uint64_t offset)
     }
     if (r < 0)
       return r;
+    if (ahead)
+      read_ahead (image, offset);
 
     p += run.length;
     offset += run.length;
