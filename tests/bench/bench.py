@@ -1,0 +1,876 @@
+#!/usr/bin/python3
+"""Compare servers of the same disk, in turns, on this machine.
+
+For each workload, each round starts one server after the other on the same
+files, puts the same load on each, and ends it.  What is compared is taken from
+the same round.  See docs/performance.md.
+
+An argument is a pattern of workloads' names, as the shell's patterns; without
+one, all are run.  --list shows them.
+"""
+
+import argparse
+import fnmatch
+import html
+import json
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+here = os.path.dirname(os.path.abspath(__file__))
+env = os.environ
+
+MiB = 1 << 20
+GiB = 1 << 30
+TiB = 1 << 40
+CLUSTER = 65536
+
+# Workload, against whom, at least how many times as fast.  The first that
+# fits for each server counts.
+TARGETS = [
+    ("*/pair*/*-4k-?c", "file", 1.0),
+    ("*/pair*/*-1m-?c", "file", 0.97),
+    ("*/internal/*-?c", "file", 0.95),
+    ("*/pair*/*-4k-1c", "qemu-nbd", 2.5),
+    ("*/pair*/*-4k-4c", "qemu-nbd", 3.0),
+    ("*/first-seq-1m", "file", 0.9),
+    ("*/pair*/first-rand-4k", "qemu-nbd", 3.0),
+    ("*/internal/first-rand-4k", "qemu-nbd", 2.5),
+    ("*/first-flush16-4k", "qemu-nbd", 1.3),
+    ("zlib/copy", "qemu-nbd", 2.5),
+    ("zstd/copy", "qemu-nbd", 2.0),
+    ("z*/seq-4k-*", "qemu-nbd", 8.0),
+    ("map/*", "qemu-nbd", 10.0),
+]
+
+# The same for memory: at most so many KiB above nbdkit file.
+MEMORY_TARGETS = [
+    ("map/full-1t", 8 << 10),
+    ("*", 64 << 10),
+]
+
+
+def run(*argv, **kw):
+    return subprocess.run([str(a) for a in argv], check=True,
+                          stdin=subprocess.DEVNULL, **kw)
+
+
+def output(*argv):
+    try:
+        return subprocess.run(argv, capture_output=True, text=True,
+                              stdin=subprocess.DEVNULL).stdout.strip()
+    except OSError:
+        return ""
+
+
+# ---------------------------------------------------------------------
+# The machine.
+
+def first_line(path, start):
+    with open(path) as f:
+        for line in f:
+            if line.startswith(start):
+                return line.split(":", 1)[1].strip()
+    return "unknown"
+
+
+def file_system(directory):
+    return output("stat", "-f", "-c", "%T", directory).replace("ext2/ext3",
+                                                                "ext4")
+
+
+def machine():
+    m = {
+        "processor": first_line("/proc/cpuinfo", "model name"),
+        "cores": os.cpu_count(),
+        "memory": "%d GiB" % round(int(first_line(
+            "/proc/meminfo", "MemTotal").split()[0]) / (1 << 20)),
+        "machine": "virtual" if first_line("/proc/cpuinfo", "flags").count(
+            "hypervisor") else "real",
+        "kernel": platform.release(),
+        "system": output("sh", "-c", '. /etc/os-release; echo "$PRETTY_NAME"'),
+        "nbdkit": output("nbdkit", "--version").split()[-1],
+        "qemu": output("qemu-nbd", "--version").split("\n")[0],
+        "libnbd": output("nbdcopy", "--version").split("\n")[-1],
+    }
+    m["disk"] = "%s on %s" % (file_system(opt.dir), output(
+        "df", "--output=source", opt.dir).split("\n")[-1])
+    return m
+
+
+# ---------------------------------------------------------------------
+# Servers.
+
+class Server:
+    def __init__(self, name, argv):
+        self.name = name
+        self.argv = argv        # takes the path of the socket and the image
+
+    def serve(self, image, sock, cwd):
+        return subprocess.Popen(self.argv(sock, image), cwd=cwd,
+                                stdin=subprocess.DEVNULL,
+                                stdout=subprocess.DEVNULL)
+
+
+def nbdkit(*what):
+    return lambda sock, image: [
+        "nbdkit", "-f", "-U", sock, *what, "file", image]
+
+
+def qemu_nbd(cmd):
+    # QEMU's default for aio, threads, is as fast here as io_uring; so is its
+    # default for the cache, which is the page cache that nbdkit uses too.
+    return lambda sock, image: [
+        *cmd, "-t", "-k", sock, "-e", "16", "-f", "qcow2",
+        "--cache=writeback", "--aio=threads", "--discard=unmap", image]
+
+
+def qcow2dec(cmd):
+    # Options go behind the nbdkit in it.
+    i = [os.path.basename(w) for w in cmd].index("nbdkit") + 1
+    return lambda sock, image: [
+        *cmd[:i], "-f", "-r", "-U", sock, *cmd[i:], image]
+
+
+def find_servers():
+    s = {"file": Server("file", nbdkit())}
+    if shutil.which("qemu-nbd"):
+        s["qemu-nbd"] = Server("qemu-nbd", qemu_nbd(["qemu-nbd"]))
+    for word in opt.also_qemu:
+        cmd = shlex.split(word)
+        version = output(*cmd, "--version").split()[1]
+        s["qemu-nbd-" + version] = Server("qemu-nbd-" + version,
+                                          qemu_nbd(cmd))
+    if opt.qcow2dec:
+        s["qcow2dec"] = Server("qcow2dec",
+                               qcow2dec(shlex.split(opt.qcow2dec)))
+    elif subprocess.run(["nbdkit", "--filter=qcow2dec", "null", "--help"],
+                        capture_output=True).returncode == 0:
+        s["qcow2dec"] = Server(
+            "qcow2dec", qcow2dec(["nbdkit", "--filter=qcow2dec", "file"]))
+    s["qcow2ext"] = Server("qcow2ext", nbdkit("--filter=" + opt.filter))
+    return s
+
+
+def processor_time(pid):
+    """Of all threads of a process, in seconds."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def peak_memory(pid):
+    """In KiB."""
+    return int(first_line("/proc/%d/status" % pid, "VmHWM").split()[0])
+
+
+# ---------------------------------------------------------------------
+# Files.
+
+class Files:
+    """A directory with what is served, made when it is first asked for."""
+
+    def __init__(self, base):
+        self.dir = tempfile.mkdtemp(prefix="q2x-bench-", dir=base)
+        self.made = set()
+
+    def once(self, what):
+        if what in self.made:
+            return False
+        self.made.add(what)
+        return True
+
+    def path(self, name):
+        return os.path.join(self.dir, name)
+
+    def create(self, name, size, *options):
+        args = []
+        if options:
+            args = ["-o", ",".join(options)]
+        run("qemu-img", "create", "-q", "-f", "qcow2", *args, name, size,
+            cwd=self.dir)
+
+    def random(self):
+        """Data that is nowhere zero."""
+        if self.once("data.raw"):
+            with open("/dev/urandom", "rb") as r, \
+                 open(self.path("content"), "wb") as w:
+                block = r.read(MiB)
+                for i in range(opt.size // MiB):
+                    w.write(block[i:] + block[:i])
+
+    def allocated(self, kind):
+        """An image of which each cluster is allocated.  All pairs have the
+        same data file, which is also the raw file."""
+        self.random()
+        options = {
+            "pair": ["data_file=data.raw"],
+            "pair-raw": ["data_file=data.raw", "data_file_raw=on"],
+            "pair-prealloc": ["data_file=data.raw", "preallocation=metadata"],
+            "internal": [],
+        }[kind]
+        if self.once(kind):
+            self.create(kind + ".qcow2", opt.size, *options)
+            run("qemu-img", "convert", "-n", "-S", "0", "-f", "raw",
+                "-O", "qcow2", "content", kind + ".qcow2", cwd=self.dir)
+            if kind == "internal" and not os.path.exists(
+                    self.path("data.raw")):
+                shutil.copy(self.path("content"), self.path("data.raw"))
+            os.sync()
+        return kind + ".qcow2", "data.raw"
+
+    def fresh(self, kind, size):
+        """An image of which no cluster is allocated.  A raw pair has entries
+        for all of them, but a data file without data."""
+        for name in ("fresh.raw", "fresh.qcow2"):
+            if os.path.exists(self.path(name)):
+                os.unlink(self.path(name))
+        if kind == "file":
+            run("truncate", "-s", size, "fresh.raw", cwd=self.dir)
+            return "fresh.raw"
+        options = {"pair": ["data_file=fresh.raw"],
+                   "pair-raw": ["data_file=fresh.raw", "data_file_raw=on"],
+                   "internal": []}[kind]
+        self.create("fresh.qcow2", size, *options)
+        return "fresh.qcow2"
+
+    def real(self):
+        """What a system has: programs, libraries and text, in equal parts."""
+        def files(*dirs):
+            for d in dirs:
+                for root, subdirs, names in os.walk(d):
+                    subdirs.sort()
+                    for name in sorted(names):
+                        path = os.path.join(root, name)
+                        if os.path.isfile(path) and not os.path.islink(path):
+                            yield path
+
+        def text(path):
+            return path.endswith((".h", ".py", ".pm", ".pl", ".txt", ".sh",
+                                  "copyright", ".xml", ".pod", ".html"))
+
+        def library(path):
+            return ".so" in os.path.basename(path)
+
+        kinds = [
+            (("/usr/bin", "/usr/sbin", "/usr/libexec"), lambda p: True),
+            (("/usr/lib",), library),
+            (("/usr/share", "/usr/include", "/usr/lib"), text),
+        ]
+        if not self.once("real"):
+            return
+        size = opt.compressed_size
+        with open(self.path("real.raw"), "wb") as w:
+            for n, (dirs, wanted) in enumerate(kinds):
+                end = size * (n + 1) // len(kinds)
+                for path in files(*dirs):
+                    if w.tell() >= end:
+                        break
+                    if wanted(path):
+                        with open(path, "rb") as r:
+                            w.write(r.read())
+                            w.write(bytes(-w.tell() % 512))
+            # A small system has less.
+            opt.compressed_size = min(size, w.tell()) // MiB * MiB
+            w.truncate(opt.compressed_size)
+
+    def compressed(self, kind):
+        self.real()
+        name = kind + ".qcow2"
+        if self.once(kind):
+            run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2",
+                "-o", "compression_type=" + kind, "real.raw", name,
+                cwd=self.dir)
+            os.sync()
+        return name, "real.raw"
+
+    def content_ratio(self, name):
+        return os.path.getsize(self.path("real.raw")) / os.path.getsize(
+            self.path(name))
+
+    def full_map(self):
+        """1 TiB, each cluster allocated in the tables."""
+        if self.once("full"):
+            self.create("full.qcow2", "1T", "data_file=full.raw",
+                        "data_file_raw=on")
+        return "full.qcow2", "full.raw"
+
+    def fragmented_map(self):
+        """64 GiB, every eighth cluster with data."""
+        if self.once("fragmented"):
+            sys.path.insert(0, os.path.dirname(here))
+            import mkimage
+            img = mkimage.Image(64 * GiB, data_file="fragmented.raw")
+            for gc in range(0, 64 * GiB // CLUSTER, 8):
+                img.entry(gc, 1 << 63 | gc * CLUSTER)
+            img.write(self.path("fragmented.qcow2"))
+            with open(self.path("fragmented.raw"), "wb", buffering=0) as f:
+                for at in range(0, 64 * GiB, 8 * CLUSTER):
+                    f.seek(at)
+                    f.write(b"x" * 4096)
+                f.truncate(64 * GiB)
+            os.sync()
+        return "fragmented.qcow2", "fragmented.raw"
+
+    def huge(self, kind):
+        """64 TiB with one cluster."""
+        name = "huge-%s.qcow2" % kind
+        if self.once(name):
+            options = []
+            if kind == "pair":
+                # Not as long as the disk: file systems do not have that.
+                options = ["--data-file", "huge.raw",
+                           "--data-file-out", self.path("huge.raw")]
+                run(sys.executable, os.path.join(here, "../mkimage.py"),
+                    self.path("huge-small.qcow2"), "--data", "0=7", *options)
+                options = options[:2]
+            run(sys.executable, os.path.join(here, "../mkimage.py"),
+                self.path(name), "--size", "64T", "--data", "0=7", *options)
+        return name, name
+
+    def remove(self):
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+# ---------------------------------------------------------------------
+# Workloads.
+
+class Workload:
+    """unit is what a value is; for seconds, less is better."""
+    unit = "requests/s"
+    read_only_servers = False
+
+    def __init__(self, name, where):
+        self.name = name
+        self.where = where      # "disk" or "memory"
+
+    def image(self, files, server):
+        """Prepare what the server serves; returns its name."""
+        raise NotImplementedError
+
+    def measure(self, sock, pid):
+        """Put the load on.  Returns value and processor seconds a request."""
+        raise NotImplementedError
+
+    def cell(self, server, files):
+        image = self.image(files, server)
+        sock = os.path.join(files.dir, "sock")
+        if os.path.exists(sock):
+            os.unlink(sock)
+        self.started = time.monotonic()
+        process = server.serve(image, sock, files.dir)
+        try:
+            value, cpu = self.measure(sock, process.pid)
+            return value, cpu * 1e6, peak_memory(process.pid)
+        finally:
+            process.terminate()
+            process.wait()
+
+    def load(self, sock, pid, *args):
+        return json.loads(run(opt.load, "--pid=%d" % pid, *args, sock,
+                              stdout=subprocess.PIPE).stdout)
+
+
+class Allocated(Workload):
+    def __init__(self, where, kind, op, block, connections):
+        super().__init__("%s/%s/%s-%s-%dc" % (
+            where, kind, op, "4k" if block == 4096 else "1m", connections),
+            where)
+        self.kind = kind
+        self.read_only_servers = kind == "internal" and op == "read"
+        self.write_small = op == "write" and block == 4096 and where == "disk"
+        # Sixteen requests at a time; of large ones, what a copy has.
+        self.args = ["--op=" + op, "--block=%d" % block,
+                     "--connections=%d" % connections,
+                     "--depth=%d" % (16 if block == 4096 else 8),
+                     "--order=" + ("random" if block == 4096
+                                   else "sequential"),
+                     "--warm=%g" % (opt.seconds / 5),
+                     "--seconds=%g" % opt.seconds]
+
+    def image(self, files, server):
+        image, raw = files.allocated(self.kind)
+        image = raw if server.name == "file" else image
+        if self.write_small:
+            # The first change of a clean page costs the file system far more
+            # than the next ones: have them all changed.
+            with open(files.path("data.raw" if self.kind != "internal"
+                                 else image), "rb+", buffering=0) as f:
+                for at in range(0, os.fstat(f.fileno()).st_size, MiB):
+                    os.pwrite(f.fileno(), os.pread(f.fileno(), MiB, at), at)
+        return image
+
+    def measure(self, sock, pid):
+        r = self.load(sock, pid, *self.args)
+        n = max(r["requests"], 1)
+        return n / r["seconds"], r["server_cpu"] / n
+
+
+class FirstTouch(Workload):
+    def __init__(self, where, kind, what):
+        super().__init__("%s/%s/first-%s" % (where, kind, what), where)
+        self.kind = kind
+        if what == "seq-1m":
+            self.size = opt.size
+            self.args = ["--order=sequential", "--block=%d" % MiB,
+                         "--depth=8", "--count=%d" % (opt.size // MiB)]
+        else:
+            self.size = 4 * GiB
+            count = opt.touches
+            if "flush" in what and where == "disk":
+                count //= 4
+            self.args = ["--order=touch", "--block=4096", "--depth=16",
+                         "--count=%d" % count]
+            if "flush" in what:
+                self.args += ["--flush-every=16"]
+
+    def image(self, files, server):
+        return files.fresh("file" if server.name == "file" else self.kind,
+                           self.size)
+
+    def measure(self, sock, pid):
+        r = self.load(sock, pid, "--op=write", "--size=%d" % self.size,
+                      *self.args)
+        n = r["requests"]
+        return n / r["seconds"], r["server_cpu"] / n
+
+
+class Compressed(Workload):
+    read_only_servers = True
+
+    def __init__(self, kind, depth):
+        super().__init__("%s/seq-4k-d%d" % (kind, depth), "disk")
+        self.kind = kind
+        self.args = ["--op=read", "--block=4096", "--depth=%d" % depth,
+                     "--seconds=%g" % opt.seconds]
+
+    def image(self, files, server):
+        image, raw = files.compressed(self.kind)
+        self.note = "compressed to 1/%.1f" % files.content_ratio(image)
+        return raw if server.name == "file" else image
+
+    measure = Allocated.measure
+
+
+class Copy(Compressed):
+    unit = "MiB/s"
+
+    def __init__(self, kind):
+        super().__init__(kind, 1)
+        self.name = kind + "/copy"
+
+    def measure(self, sock, pid):
+        while not os.path.exists(sock):
+            time.sleep(0.001)
+        time.sleep(0.05)
+        cpu = processor_time(pid)
+        start = time.monotonic()
+        run("nbdcopy", "nbd+unix:///?socket=" + sock, "null:")
+        end = time.monotonic()
+        n = opt.compressed_size / MiB
+        return n / (end - start), (processor_time(pid) - cpu) / n
+
+
+class Map(Workload):
+    unit = "s"
+
+    def __init__(self, what):
+        super().__init__("map/" + what, "disk")
+
+    def image(self, files, server):
+        image, raw = files.full_map() if self.name == "map/full-1t" \
+            else files.fragmented_map()
+        return raw if server.name == "file" else image
+
+    def measure(self, sock, pid):
+        r = self.load(sock, pid, "--op=map")
+        return r["seconds"], r["server_cpu"]
+
+
+class Open(Workload):
+    unit = "s"
+
+    def __init__(self, kind):
+        super().__init__("open/%s-64t" % kind, "disk")
+        self.kind = kind
+        self.read_only_servers = kind == "internal"
+
+    def image(self, files, server):
+        return files.huge(self.kind)[0]
+
+    def measure(self, sock, pid):
+        r = self.load(sock, pid, "--op=read", "--count=1", "--size=65536")
+        del r
+        return time.monotonic() - self.started, processor_time(pid)
+
+
+def all_workloads():
+    w = []
+    for where in ("disk", "memory"):
+        kinds = ("pair", "pair-raw", "pair-prealloc", "internal")
+        if where == "memory" or opt.quick:
+            kinds = ("pair-raw", "internal")
+        for kind in kinds:
+            for op in ("read", "write"):
+                for block in (4096, MiB):
+                    for connections in (1, 4):
+                        w.append(Allocated(where, kind, op, block,
+                                           connections))
+        for kind in ("pair", "pair-raw", "internal"):
+            for what in ("seq-1m", "rand-4k", "flush16-4k"):
+                w.append(FirstTouch(where, kind, what))
+    for kind in ("zlib", "zstd"):
+        w += [Copy(kind), Compressed(kind, 1), Compressed(kind, 16)]
+    w += [Map("full-1t"), Map("fragmented-64g")]
+    w += [Open("pair"), Open("internal")]
+    return w
+
+
+# ---------------------------------------------------------------------
+# Running.
+
+def quartiles(values):
+    if len(values) < 2:
+        return [values[0]] * 3
+    return statistics.quantiles(values, n=4, method="inclusive")
+
+
+def measure(workload, servers, files):
+    cells = {}
+    wanted = [s for s in servers.values()
+              if s.name != "qcow2dec" or workload.read_only_servers]
+    for n in range(opt.rounds):
+        for s in wanted:
+            try:
+                cell = workload.cell(s, files)
+            except (OSError, subprocess.CalledProcessError) as e:
+                failures.append("%s: %s: %s" % (workload.name, s.name, e))
+                print(failures[-1], file=sys.stderr)
+                continue
+            cells.setdefault(s.name, []).append((n, *cell))
+    result = {"name": workload.name, "unit": workload.unit, "servers": {},
+              "ratios": {}, "targets": []}
+    if hasattr(workload, "note"):
+        result["note"] = workload.note
+    for name, rows in cells.items():
+        q = quartiles([r[1] for r in rows])
+        result["servers"][name] = {
+            "median": q[1], "quartiles": [q[0], q[2]],
+            "values": [r[1] for r in rows],
+            "cpu_us": statistics.median(r[2] for r in rows),
+            "memory_kib": max(r[3] for r in rows),
+        }
+    ours = {r[0]: r for r in cells.get("qcow2ext", [])}
+    for name, rows in cells.items():
+        if name == "qcow2ext":
+            continue
+        pairs = [(ours[r[0]], r) for r in rows if r[0] in ours]
+        if not pairs:
+            continue
+        ratios = [b[1] / a[1] if workload.unit == "s" else a[1] / b[1]
+                  for a, b in pairs]
+        q = quartiles(ratios)
+        result["ratios"][name] = {
+            "median": q[1], "quartiles": [q[0], q[2]],
+            "min": min(ratios), "max": max(ratios),
+            "cpu": statistics.median(b[2] / a[2] if a[2] else 0
+                                     for a, b in pairs),
+        }
+    add_targets(result)
+    return result
+
+
+def add_targets(result):
+    result["targets"] = targets = []
+    for pattern, against, least in TARGETS:
+        ratio = result["ratios"].get(against)
+        if ratio and fnmatch.fnmatch(result["name"], pattern) and \
+           not any(t["against"] == against for t in targets):
+            targets.append({"against": against, "at_least": least,
+                            "measured": ratio["median"],
+                            "met": ratio["median"] >= least})
+    s = result["servers"]
+    for pattern, most in MEMORY_TARGETS:
+        if "file" in s and "qcow2ext" in s and \
+           fnmatch.fnmatch(result["name"], pattern):
+            over = s["qcow2ext"]["memory_kib"] - s["file"]["memory_kib"]
+            targets.append({"memory_kib_over_file": over, "at_most": most,
+                            "met": over <= most})
+            break
+
+
+# ---------------------------------------------------------------------
+# Showing.
+
+def human(value, unit):
+    if unit == "s":
+        return "%.1f ms" % (value * 1e3) if value < 10 else "%.1f s" % value
+    return "%.0f" % value if value < 10000 else "%.1fk" % (value / 1e3)
+
+
+def table(results, markdown=False):
+    """One line for each workload and server."""
+    head = ["workload", "server", "median", "quartiles", "CPU us",
+            "memory MiB", "we / it", "quartiles", "CPU it / we", "target"]
+    rows = []
+    for r in results:
+        label = r["name"]
+        for name, s in r["servers"].items():
+            ratio = r["ratios"].get(name)
+            target = next((t for t in r["targets"]
+                           if t.get("against") == name), None)
+            memory = next((t for t in r["targets"] if "at_most" in t), None)
+            say = ""
+            if target:
+                say = "%g %s" % (target["at_least"],
+                                 "met" if target["met"] else "NOT met")
+            elif name == "qcow2ext" and memory and not memory["met"]:
+                say = "%d KiB over file NOT met" % \
+                    memory["memory_kib_over_file"]
+            rows.append([
+                label, name, human(s["median"], r["unit"]),
+                "-".join(human(v, r["unit"]) for v in s["quartiles"]),
+                "%.1f" % s["cpu_us"], "%.1f" % (s["memory_kib"] / 1024),
+                "%.2f" % ratio["median"] if ratio else "",
+                "%.2f-%.2f" % tuple(ratio["quartiles"]) if ratio else "",
+                "%.2f" % ratio["cpu"] if ratio else "", say])
+            label = ""
+    if markdown:
+        return "\n".join(["| " + " | ".join(row) + " |" for row in
+                          [head, ["---"] * len(head)] + rows]) + "\n"
+    width = [max(len(row[i]) for row in [head] + rows)
+             for i in range(len(head))]
+    return "\n".join("  ".join(c.ljust(w) if i in (0, 1, 9) else c.rjust(w)
+                               for i, (c, w) in enumerate(zip(row, width)))
+                     .rstrip() for row in [head] + rows) + "\n"
+
+
+COLOURS = {"qcow2ext": "#1f5fa8", "qemu-nbd": "#c8702a", "file": "#777777",
+           "qcow2dec": "#4c8c4a"}
+
+
+def chart(report):
+    """Bars, in two parts: against the raw file, and against qemu-nbd."""
+    results = [r for r in report["workloads"]
+               if not r["name"].startswith("memory/")
+               and "/pair-prealloc/" not in r["name"]]
+    parts = [
+        ("Rate, as a share of nbdkit file's on the raw file (longer is "
+         "better)", "file",
+         [r for r in results if r["name"].startswith("disk/")]),
+        ("How many times as fast as qemu-nbd (longer is better)", "qemu-nbd",
+         [r for r in results if not r["name"].startswith("disk/")]),
+    ]
+    left, width, bar = 210, 560, 9
+    body, y = [], 46
+
+    def text(x, at, s, anchor="start", size=11, weight="normal"):
+        body.append('<text x="%g" y="%g" font-size="%d" text-anchor="%s" '
+                    'font-weight="%s">%s</text>' % (
+                        x, at, size, anchor, weight, html.escape(s)))
+
+    x = left
+    shown = ["qcow2ext", "file", "qemu-nbd", "qcow2dec"]
+    shown = [n for n in shown
+             if any(n in r["servers"] for r in results)]
+    for name in shown:
+        body.append('<rect x="%d" y="12" width="12" height="12" fill="%s"/>'
+                    % (x, COLOURS[name]))
+        label = "nbdkit file, raw" if name == "file" else name
+        text(x + 17, 22, label, size=12)
+        x += 45 + 8 * len(label)
+    for title, base, rows in parts:
+        rows = [r for r in rows if base in r["servers"]]
+        if not rows:
+            continue
+        text(12, y, title, size=13, weight="bold")
+        y += 12
+
+        def factor(r, name):
+            a, b = (r["servers"][n]["median"] for n in (name, base))
+            return b / a if r["unit"] == "s" else a / b
+
+        top = y
+        names = [n for n in shown if n != base and
+                 (base == "file" or n != "file")]
+        longest = max(factor(r, n) for r in rows for n in names
+                      if n in r["servers"])
+        step = next(s for s in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100, 200,
+                                500, 1e9) if longest / s <= 10)
+        longest = step * (int(longest / step) + 1)
+        for r in rows:
+            y += 5
+            text(left - 8, y + bar * len(names) / 2 + 4,
+                 r["name"].replace("disk/", ""), "end")
+            for name in names:
+                if name in r["servers"]:
+                    f = factor(r, name)
+                    body.append(
+                        '<rect x="%d" y="%g" width="%.1f" height="%d" '
+                        'fill="%s"/>' % (left, y, width * f / longest,
+                                         bar - 1, COLOURS[name]))
+                    text(left + width * f / longest + 4, y + bar - 1,
+                         "%.2f" % f if f < 10 else "%.0f" % f, size=9)
+                y += bar
+        lines = []
+        for i in range(int(longest / step) + 1):
+            at = left + width * i * step / longest
+            lines.append('<line x1="%.1f" y1="%g" x2="%.1f" y2="%g" '
+                         'stroke="%s"/>' % (
+                             at, top, at, y + 4,
+                             "#333333" if i * step == 1 else "#dddddd"))
+            text(at, y + 16, "%g" % (i * step), "middle", 10)
+        body[:0] = lines
+        y += 44
+    return ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" '
+            'font-family="sans-serif" fill="#222222">\n'
+            '<rect width="100%%" height="100%%" fill="white"/>\n%s\n</svg>\n'
+            % (left + width + 60, y - 10, "\n".join(body)))
+
+
+def show(report):
+    os.makedirs(opt.out, exist_ok=True)
+    text = "\n".join("%-10s %s" % i for i in report["machine"].items())
+    text += "\n\n" + table(report["workloads"])
+    missed = [r["name"] + ": " + ", ".join(
+        "%.2f of %s, wanted %g" % (t["measured"], t["against"], t["at_least"])
+        if "against" in t else
+        "%d KiB over file, wanted %d" % (t["memory_kib_over_file"],
+                                         t["at_most"])
+        for t in r["targets"] if not t["met"])
+        for r in report["workloads"]
+        if not all(t["met"] for t in r["targets"])]
+    number = sum(len(r["targets"]) for r in report["workloads"])
+    text += "\n%d targets.  Not met:\n%s\n" % (
+        number, "\n".join("  " + m for m in missed) or "  none")
+    for name, content in (
+            ("bench.json", json.dumps(report, indent=1) + "\n"),
+            ("bench.txt", text),
+            ("bench.md", table(report["workloads"], True)),
+            ("bench.svg", chart(report))):
+        with open(os.path.join(opt.out, name), "w") as f:
+            f.write(content)
+    return text
+
+
+def parse():
+    p = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("patterns", nargs="*")
+    p.add_argument("--list", action="store_true", help="names of workloads")
+    p.add_argument("--quick", action="store_true",
+                   default=env.get("BENCH_QUICK", "") not in ("", "0"))
+    p.add_argument("--rounds", type=int,
+                   default=int(env.get("BENCH_ROUNDS") or 0))
+    p.add_argument("--seconds", type=float, default=0,
+                   help="of each measurement that is not a fixed amount")
+    p.add_argument("--size", type=int, default=0,
+                   help="MiB of allocated disks")
+    p.add_argument("--dir", default=env.get("BENCH_DIR") or "/var/tmp",
+                   help="on a real file system, with some GiB free")
+    p.add_argument("--memory", default=env.get("BENCH_MEMORY") or "/dev/shm",
+                   help="the same on a tmpfs")
+    p.add_argument("--out", default=".", help="for bench.json and others")
+    p.add_argument("--filter", default=env.get("QCOW2EXT"),
+                   help="the filter; default $QCOW2EXT")
+    p.add_argument("--load", default=env.get("BENCH_LOAD"),
+                   help="the load generator; default $BENCH_LOAD")
+    p.add_argument("--also-qemu", action="append", default=[],
+                   metavar="COMMAND", help="another qemu-nbd to compare with")
+    p.add_argument("--qcow2dec", metavar="COMMAND",
+                   default=env.get("BENCH_QCOW2DEC"),
+                   help="nbdkit --filter=qcow2dec file, if not the usual one")
+    p.add_argument("--merge", nargs="+", metavar="JSON",
+                   help="only put together what earlier runs found")
+    o = p.parse_args()
+    o.rounds = o.rounds or (3 if o.quick else 7)
+    o.seconds = o.seconds or (0.2 if o.quick else 0.4)
+    o.size = (o.size or (128 if o.quick else 384)) * MiB
+    o.compressed_size = min(o.size, 256 * MiB)
+    o.touches = 2048 if o.quick else 8192
+    if o.size < 64 * MiB:
+        o.touches = 256
+    o.also_qemu += [c for c in [env.get("BENCH_ALSO_QEMU")] if c]
+    if not o.patterns:
+        o.patterns = (env.get("BENCH") or "*").split()
+    return o
+
+
+def main():
+    if opt.merge:
+        report = None
+        for path in opt.merge:
+            with open(path) as f:
+                r = json.load(f)
+            if report is None:
+                report = r
+            else:
+                names = [w["name"] for w in r["workloads"]]
+                report["workloads"] = [
+                    w for w in report["workloads"]
+                    if w["name"] not in names] + r["workloads"]
+        names = [w.name for w in all_workloads()]
+        report["workloads"].sort(
+            key=lambda w: names.index(w["name"]) if w["name"] in names else 0)
+        for w in report["workloads"]:
+            add_targets(w)
+        print(show(report), end="")
+        return
+
+    workloads = [w for w in all_workloads()
+                 if any(fnmatch.fnmatch(w.name, p) for p in opt.patterns)]
+    if opt.list:
+        print("\n".join(w.name for w in workloads))
+        return
+    if not workloads:
+        sys.exit("no such workload: try --list")
+    for what in ("filter", "load"):
+        path = getattr(opt, what)
+        if not path or not os.path.exists(path):
+            sys.exit("--%s=%s: does not exist" % (what, path))
+    opt.filter = os.path.abspath(opt.filter)
+    opt.load = os.path.abspath(opt.load)
+    if file_system(opt.memory) != "tmpfs":
+        workloads = [w for w in workloads if w.where != "memory"]
+    servers = find_servers()
+    report = {"machine": machine(),
+              "settings": {"rounds": opt.rounds, "seconds": opt.seconds,
+                           "size": opt.size, "touches": opt.touches},
+              "workloads": []}
+    files = {}
+    began = time.monotonic()
+    try:
+        last = None
+        for w in workloads:
+            # What is in memory is room that others may need.
+            group = w.where + w.name.split("/")[0]
+            if group != last:
+                for f in files.values():
+                    f.remove()
+                files = {}
+            last = group
+            if w.where not in files:
+                files[w.where] = Files(opt.dir if w.where == "disk"
+                                       else opt.memory)
+            result = measure(w, servers, files[w.where])
+            report["workloads"].append(result)
+            print("%s: %s" % (w.name, ", ".join(
+                "%.2f of %s" % (r["median"], n)
+                for n, r in result["ratios"].items())), flush=True)
+    finally:
+        for f in files.values():
+            f.remove()
+    report["settings"]["took"] = round(time.monotonic() - began)
+    print("\n" + show(report), end="")
+    if failures:
+        sys.exit("%d measurements failed" % len(failures))
+
+
+failures = []
+opt = parse()
+main()
