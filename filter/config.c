@@ -5,17 +5,23 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <nbdkit-filter.h>
 
 #include "config.h"
+#include "store-file.h"
 
 #define MIB (1024 * 1024)
 
 struct config config = {
+  .image_fd = -1,
   .l2_cache_size = 32 * MIB,
   .decoded_cache_size = 16 * MIB,
   .lock = true,
@@ -125,12 +131,66 @@ note_file (const char *value)
   return config.image_path ? 0 : -1;
 }
 
+/* The path of the file behind a descriptor, or NULL: it may have none any
+ * more, or one that does not lead there from here.
+ */
+static char *
+path_of_fd (int fd)
+{
+  char link[64], path[PATH_MAX];
+  struct stat st, there;
+  struct file_id id, id_there;
+  ssize_t n;
+
+  snprintf (link, sizeof link, "/proc/self/fd/%d", fd);
+  n = readlink (link, path, sizeof path);
+  if (n <= 0 || (size_t) n >= sizeof path)
+    return NULL;
+  path[n] = '\0';
+  if (fstat (fd, &st) == -1 || stat (path, &there) == -1)
+    return NULL;
+  id = file_id_of (&st);
+  id_there = file_id_of (&there);
+  return file_id_equal (&id, &id_there) ? strdup (path) : NULL;
+}
+
+/* The fd= of the file plugin (since 1.34): we need the path, to find what the
+ * image names and to have a descriptor of our own.  What is wrong with the
+ * number itself, the plugin says.
+ */
+static int
+note_fd (const char *value)
+{
+  struct stat st;
+  char *end;
+  const long fd = strtol (value, &end, 10);
+
+  if (end == value || *end || fd < 0 || fd > INT_MAX
+      || fstat (fd, &st) == -1
+      || (!S_ISREG (st.st_mode) && !S_ISBLK (st.st_mode)))
+    return 0;
+  if (config.image_path) {
+    config.several_files = true;
+    return 0;
+  }
+  config.image_path = path_of_fd (fd);
+  config.image_fd = fd;
+  if (config.image_path == NULL)
+    nbdkit_error ("warning: fd=%ld: the file has no path (has it been "
+                  "deleted?), so it is treated as one that is not local: the "
+                  "image cannot grow, and one with an external data file is "
+                  "read-only", fd);
+  return 0;
+}
+
 int
 config_parse (const char *key, const char *value)
 {
   if (strcmp (key, "file") == 0)
     return note_file (value);
-  if (strcmp (key, "dir") == 0) {
+  if (strcmp (key, "fd") == 0)
+    return note_fd (value);
+  if (strcmp (key, "dir") == 0 || strcmp (key, "dirfd") == 0) {
     config.dir = true;
     return 0;
   }
@@ -177,7 +237,8 @@ int
 config_check (void)
 {
   if (config.dir) {
-    nbdkit_error ("dir= is not supported: serve one image with file=");
+    nbdkit_error ("dir= and dirfd= are not supported: serve one image, with "
+                  "file=");
     return -1;
   }
   if (config.allow_none && config.nr_allow) {

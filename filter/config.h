@@ -10,10 +10,12 @@
 
 /* What the command line said.  Constant after config_complete. */
 struct config {
-  char *image_path;             /* the plugin's file=, absolute; or NULL */
+  char *image_path;             /* the plugin's file=, absolute, or the path
+                                   of its fd=; or NULL */
+  int image_fd;                 /* the plugin's fd=, or -1 */
   bool several_files;           /* file= came more than once: a plugin such
                                    as split, whose disk is not one file */
-  bool dir;                     /* dir= was seen */
+  bool dir;                     /* dir= or dirfd= was seen */
 
   char *data_file;              /* absolute, or NULL */
   char *backing_file;           /* absolute, "none", or NULL */

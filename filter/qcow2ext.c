@@ -149,6 +149,22 @@ qcow2ext_config_complete (nbdkit_next_config_complete *next,
   return next (nxdata);
 }
 
+/* Is this the file behind the plugin's fd=?  Its path may lead to another one
+ * by now.
+ */
+static bool
+same_as_fd (const struct stat *st)
+{
+  struct file_id id, expected;
+  struct stat st_fd;
+
+  if (fstat (config.image_fd, &st_fd) == -1)
+    return false;
+  id = file_id_of (st);
+  expected = file_id_of (&st_fd);
+  return file_id_equal (&id, &expected);
+}
+
 /* Opens the image file itself, if it is there and something we can open; for
  * writing, if that is wanted and allowed.  Returns -1 if not: nothing is
  * wrong with that.
@@ -166,9 +182,16 @@ open_local (bool writable, struct stat *st)
     fd = open (config.image_path, O_RDWR | flags);
   if (fd == -1)
     fd = open (config.image_path, O_RDONLY | flags);
-  if (fd == -1)
+  if (fd == -1) {
+    /* With file= the plugin cannot open it either, and says so. */
+    if (config.image_fd != -1)
+      nbdkit_error ("%s: the file of fd= cannot be opened a second time, so "
+                    "it is treated as one that is not local: %m",
+                    config.image_path);
     return -1;
-  if (fstat (fd, st) == -1) {
+  }
+  if (fstat (fd, st) == -1
+      || (config.image_fd != -1 && !same_as_fd (st))) {
     close (fd);
     return -1;
   }
