@@ -35,6 +35,19 @@ writing ()
     timeout -k 5 600 nbdkit -U - --filter="$qcow2ext" "$@" --run "$command"
 }
 
+# storage_daemon ARGS...
+#
+# Start qemu-storage-daemon, which listens on $tmp/d.sock; 'uri d' and 'stop d'
+# work as for a server of ours.
+
+storage_daemon ()
+{
+    rm -f "$tmp/d.pid" "$tmp/d.sock"
+    cleanup_fn _kill_pidfile "$tmp/d.pid"
+    timeout 60 qemu-storage-daemon --daemonize --pidfile "$tmp/d.pid" "$@"
+    [ -S "$tmp/d.sock" ] || fail "qemu-storage-daemon does not listen"
+}
+
 # clean [IMAGE [QEMU-IMG-CHECK-ARGS...]]
 #
 # 'qemu-img check' must find neither errors nor leaks.
