@@ -59,7 +59,7 @@ nr_pieces (const struct image *image, const struct bitmap *b)
 /* --- the directory --- */
 
 /* Parses one entry at pos of the directory.  Returns its length, or 0 if it
- * is not sound.
+ * is not sound.  Without memory, the name is NULL.
  */
 static size_t
 parse_entry (const struct image *image, const uint8_t *dir, size_t pos,
@@ -103,7 +103,7 @@ parse_entry (const struct image *image, const uint8_t *dir, size_t pos,
   if (b->usable && b->table_entries < nr_pieces (image, b))
     return 0;
   b->name = strndup (name, name_size);
-  return b->name ? length : 0;
+  return length;
 }
 
 int
@@ -129,11 +129,13 @@ bitmap_list_read (struct image *image)
       || size > image_file_size (image) - h->bitmap_directory_offset
       || h->nb_bitmaps > size / sizeof (struct qcow2_bitmap))
     goto damaged;
-  dir = malloc (size);
   list = realloc (list, sizeof *list + h->nb_bitmaps * sizeof (struct bitmap));
-  if (list == NULL || dir == NULL)
+  if (list == NULL)
     return -ENOMEM;
   image->bitmaps = list;
+  dir = malloc (size);
+  if (dir == NULL)
+    return -ENOMEM;
   r = store_pread (image->file, dir, size, h->bitmap_directory_offset);
   if (r < 0) {
     report_error ("%s: the bitmap directory cannot be read: %s",
@@ -150,6 +152,8 @@ bitmap_list_read (struct image *image)
     if (n == 0)
       goto damaged;
     list->count++;
+    if (b->name == NULL)
+      return -ENOMEM;
     pos += n;
   }
   if (pos != size)
