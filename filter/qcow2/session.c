@@ -198,6 +198,11 @@ repair_dirty (struct writer *w)
   free (result.counts);
   if (r == 0)
     r = commit (w);
+  /* An attempt before this one may have written counts, and then failed: the
+   * commit found nothing to write, and so had nothing to flush.
+   */
+  if (r == 0 && (r = store_flush (image->file)) < 0)
+    writer_fail (w, false, "flushing the image file failed");
   if (r == 0) {
     r = image_check (image, false, &result);
     free (result.counts);
