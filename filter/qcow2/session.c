@@ -345,8 +345,10 @@ image_settle (struct image *image, bool idle)
   bool was_settled;
   int r = 0;
 
-  if (w == NULL || !w->started || w->failed)
+  if (w == NULL || !w->started || w->start_error)
     return 0;
+  if (w->failed)
+    return -EIO;                /* reported when it failed */
   if (idle && atomic_exchange (&w->active, false))
     return 0;                   /* next time */
 
