@@ -785,9 +785,15 @@ refcount_open (struct writer *w)
   const struct header *h = &image->header;
   const uint64_t bytes =
     (uint64_t) h->reftable_clusters << image->cluster_bits;
-  const uint64_t size = image_file_size (image);
+  uint64_t size;
   int r;
 
+  /* As it is now, not as it was when the image was opened: what lies past it
+   * counts as zeros.
+   */
+  if ((r = store_get_size (image->file, &size)) < 0)
+    return r;
+  atomic_store_explicit (&image->file_size, size, memory_order_relaxed);
   if (h->reftable_offset > size || bytes > size - h->reftable_offset) {
     report_error ("%s: the refcount table lies past the end of the file",
                   image->file->name);
