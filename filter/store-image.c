@@ -141,19 +141,28 @@ static const struct store_ops image_store_ops = {
   .close = image_store_close,
 };
 
-static bool
+/* Returns 1, 0 or -errno: what cannot be read is not taken for something else,
+ * or the image could not grow and nobody would know why.
+ */
+static int
 same_content (struct store *a, struct store *b)
 {
   CLEANUP_FREE uint8_t *in_a = malloc (PROBE);
   CLEANUP_FREE uint8_t *in_b = malloc (PROBE);
   uint64_t size_a, size_b;
+  int r;
 
-  return in_a && in_b
-    && store_get_size (a, &size_a) == 0 && store_get_size (b, &size_b) == 0
-    && size_a == size_b
-    && store_pread (a, in_a, PROBE, 0) == 0
-    && store_pread (b, in_b, PROBE, 0) == 0
-    && memcmp (in_a, in_b, PROBE) == 0;
+  if (in_a == NULL || in_b == NULL)
+    return -ENOMEM;
+  if ((r = store_get_size (a, &size_a)) < 0
+      || (r = store_get_size (b, &size_b)) < 0)
+    return r;
+  if (size_a != size_b)
+    return 0;
+  if ((r = store_pread (a, in_a, PROBE, 0)) < 0
+      || (r = store_pread (b, in_b, PROBE, 0)) < 0)
+    return r;
+  return memcmp (in_a, in_b, PROBE) == 0;
 }
 
 struct store *
@@ -176,9 +185,17 @@ store_image_open (nbdkit_backend *backend, const char *name, int readonly,
   s->below = store_next_open (backend, name, readonly, serialize);
   if (s->below == NULL)
     goto error;
-  if (s->own && !same_content (s->below, s->own)) {
-    store_close (s->own);
-    s->own = NULL;
+  if (s->own) {
+    const int r = same_content (s->below, s->own);
+
+    if (r < 0) {
+      nbdkit_error ("%s: the file cannot be read: %s", name, strerror (-r));
+      goto error;
+    }
+    if (r == 0) {
+      store_close (s->own);
+      s->own = NULL;
+    }
   }
   s->store.readonly = s->below->readonly;
   s->store.fixed_size = s->own && s->own->fixed_size;
@@ -187,6 +204,7 @@ store_image_open (nbdkit_backend *backend, const char *name, int readonly,
 
  error:
   if (s) {
+    store_close (s->below);
     store_close (s->own);
     free (s->store.name);
   }
