@@ -75,6 +75,27 @@ const struct image_spec crash_specs[] = {
   { .name = "raw-no-discard", .version = 3, .cluster_bits = 9,
     .refcount_order = 4, .size = 48 << 10, .map = "D.", .external = true,
     .raw = true, .no_discard = true },
+  { .name = "2-bit", .version = 3, .cluster_bits = 9, .refcount_order = 1,
+    .size = 96 << 10, .map = "D.Z", .holes = true, .snapshot = true },
+  { .name = "4-bit", .version = 3, .cluster_bits = 10, .refcount_order = 2,
+    .size = 64 << 10, .map = "D.C..Z", .holes = true },
+  { .name = "wide-l1", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = (2 << 20) + (96 << 10), .map = "." },
+  { .name = "dirty", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = 64 << 10, .map = "D.ZA", .lazy = true, .dirty = true },
+  { .name = "pair-dirty", .version = 3, .cluster_bits = 9,
+    .refcount_order = 4, .size = 64 << 10, .map = "D.Z", .lazy = true,
+    .dirty = true, .external = true },
+  { .name = "device", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = 64 << 10, .map = "D.Z.", .device = true, .holes = true },
+  { .name = "bitmaps", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = 64 << 10, .map = "D.ZA", .bitmaps = true, .holes = true },
+  { .name = "bitmaps-pair", .version = 3, .cluster_bits = 12,
+    .refcount_order = 4, .size = 96 << 10, .map = "D.Z", .external = true,
+    .bitmaps = true, .stale = true },
+  { .name = "bitmaps-raw", .version = 3, .cluster_bits = 9,
+    .refcount_order = 4, .size = 64 << 10, .map = "D.", .external = true,
+    .raw = true, .bitmaps = true },
   { .name = NULL }
 };
 
@@ -169,6 +190,25 @@ in_a_commit (struct builder *b, unsigned variant)
   during (s, WRITE, 3 * c, 2 * c);
   flush (b);
   add (b, WRITE, 8 * c, c);
+  return true;
+}
+
+/* A flush comes while a commit runs that has begun before what it is for. */
+static bool
+flush_in_a_commit (struct builder *b, unsigned variant)
+{
+  const uint64_t c = b->cluster;
+  struct step *s;
+
+  if (variant >= 6)
+    return false;
+  add (b, WRITE, 0, c);
+  s = add (b, FLUSH, 0, 0);
+  pause_at (s, MEMORY_FLUSH, 1 + variant / 2, variant % 2, false);
+  during (s, WRITE, 2 * c, c);
+  during (s, WRITE, 0, MEMORY_SECTOR);
+  during (s, FLUSH, 0, 0);
+  add (b, WRITE, c, c);
   return true;
 }
 
@@ -353,6 +393,115 @@ settle (struct builder *b, unsigned variant)
   return true;
 }
 
+static struct step *
+settle_idle (struct builder *b)
+{
+  struct step *s = add (b, SETTLE, 0, 0);
+
+  s->request.flags = 1;
+  return s;
+}
+
+static void
+settle_idle_during (struct step *s)
+{
+  s->during[s->n_during++] = (struct request) { .kind = SETTLE, .flags = 1 };
+}
+
+/* Nobody does anything for a while, or almost nobody: what was written is
+ * stored, bitmaps included.  The first look only says that something was done.
+ */
+static bool
+idle (struct builder *b, unsigned variant)
+{
+  const uint64_t c = b->cluster;
+  struct step *s;
+
+  if (variant >= 2 * 8)
+    return false;
+  add (b, WRITE, 0, 2 * c);
+  settle_idle (b);
+  s = settle_idle (b);
+  if (variant < 8) {
+    pause_at (s, -1, 1 + variant / 2 * 3, variant % 2, false);
+    during (s, WRITE, 3 * c, c);
+    during (s, FLUSH, 0, 0);
+  }
+  s = add (b, WRITE, c, 2 * c);
+  if (variant >= 8) {
+    pause_at (s, -1, 1 + (variant - 8) / 2, variant % 2, false);
+    settle_idle_during (s);
+    settle_idle_during (s);
+  }
+  flush (b);
+  add (b, TRIM, 0, c);
+  settle_idle (b);
+  settle_idle (b);
+  settle_idle (b);
+  add (b, ZERO, 4 * c, c);
+  flush (b);
+  return true;
+}
+
+/* Room for one table in memory, and requests for several: of one request, one
+ * after the other, and while a commit is under way.
+ */
+static bool
+evict (struct builder *b, unsigned variant)
+{
+  const bool compact = b->spec->external && !b->spec->extended;
+  const uint64_t c = b->cluster;
+  const uint64_t span = (c / (b->spec->extended ? 16 : 8)) * c;
+  struct step *s;
+
+  if (variant >= 8 || b->spec->size <= span)
+    return false;
+  /* So that a changed table stays until another one wants its place. */
+  b->workload->l2_cache = compact ? 160 : 2 * c;
+  if (variant & 4)
+    b->workload->l2_cache /= 2;
+  add (b, WRITE, span, c);
+  flush (b);
+  add (b, WRITE, 0, 2 * c);
+  s = add (b, FLUSH, 0, 0);
+  pause_at (s, MEMORY_FLUSH, 1 + variant / 2 % 2, variant % 2, false);
+  during (s, READ, span, c);
+  during (s, READ, 0, 2 * c);
+  during (s, WRITE, 2 * c, c);
+  during (s, READ, span, c);
+  during (s, READ, 0, 4 * c);
+  add (b, WRITE, span - c, 2 * c);
+  for (unsigned i = 0; i < 3; i++) {
+    add (b, WRITE, (4 + i) * c, c);
+    add (b, READ, span, 4 * c);
+    add (b, WRITE, span + i * c, c);
+    add (b, READ, 0, 8 * c);
+  }
+  flush (b);
+  return true;
+}
+
+/* New tables at both ends of an L1 table that is longer than a sector. */
+static bool
+wide (struct builder *b, unsigned variant)
+{
+  const uint64_t c = b->cluster, span = c / 8 * c;
+
+  if (variant >= 3 || b->spec->size <= 64 * span)
+    return false;
+  for (unsigned i = 0; i < 3; i++) {
+    add (b, WRITE, (63 - i) * span, c);
+    add (b, variant ? WRITE : ZERO, (64 + i) * span, c);
+    if (variant == 2)
+      flush (b);
+  }
+  flush (b);
+  add (b, TRIM, 62 * span, 4 * span);
+  flush (b);
+  add (b, WRITE, 61 * span, 6 * c);
+  return true;
+}
+
 /* The nth flush fails; the client tries once more, as clients do. */
 static bool
 failed_flush (struct builder *b, unsigned variant)
@@ -375,13 +524,13 @@ failed_flush (struct builder *b, unsigned variant)
   return true;
 }
 
-/* The nth write fails, though it has come to be; life goes on. */
+/* The nth write fails, though it has perhaps come to be; life goes on. */
 static bool
 failed_write (struct builder *b, unsigned variant)
 {
   const uint64_t c = b->cluster;
 
-  if (variant >= 12)
+  if (variant >= 2 * 12)
     return false;
   add (b, WRITE, 0, 2 * c);
   flush (b);
@@ -390,8 +539,8 @@ failed_write (struct builder *b, unsigned variant)
   add (b, WRITE, 2 * c, c);
   flush (b);
   b->workload->fault = (struct memory_fault) {
-    .kind = MEMORY_WRITE, .file = -1, .nth = 1 + variant, .error = EIO,
-    .landed = 2,
+    .kind = MEMORY_WRITE, .file = -1, .nth = 1 + variant / 2, .error = EIO,
+    .landed = variant % 2 ? 0 : 2,
   };
   return true;
 }
@@ -401,6 +550,7 @@ static const struct {
   bool (*build) (struct builder *b, unsigned variant);
 } directed[] = {
   { "in-a-commit", in_a_commit },
+  { "flush-in-a-commit", flush_in_a_commit },
   { "in-one-cluster", in_one_cluster },
   { "commit-in-a-write", commit_in_a_write },
   { "reuse-in-a-request", reuse_in_a_request },
@@ -409,6 +559,9 @@ static const struct {
   { "grow", grow },
   { "one-table", one_table },
   { "settle", settle },
+  { "idle", idle },
+  { "evict", evict },
+  { "wide", wide },
   { "failed-flush", failed_flush },
   { "failed-write", failed_write },
 };
@@ -432,6 +585,103 @@ clip (struct workload *workload)
         q->length = spec->size - q->offset;
     }
   }
+}
+
+/* --- two requests, at every point of the first one --- */
+
+enum { SAME_CLUSTER, SAME_SECTORS, NEIGHBOURS, OTHER_TABLE, RELATIONS };
+
+/* A write of a part, a zero that keeps the place; the rest are requests. */
+enum { PART = REQUEST_KINDS, KEEP, KINDS };
+
+#define SPECS (sizeof crash_specs / sizeof crash_specs[0] - 1)
+
+static void
+fill_in (struct request *q, unsigned kind, uint64_t offset, uint64_t length)
+{
+  *q = (struct request) {
+    .kind = kind == PART ? WRITE : kind == KEEP ? ZERO : kind,
+    .offset = offset, .length = length,
+    .flags = kind == ZERO ? IMAGE_ZERO_UNMAP : kind == SETTLE,
+  };
+  if (kind == FLUSH || kind == SETTLE)
+    q->offset = q->length = 0;
+  else if (kind == PART && length > MEMORY_SECTOR)
+    q->length = length / 2;
+}
+
+unsigned
+crash_pairs (void)
+{
+  return SPECS * RELATIONS * KINDS * KINDS;
+}
+
+bool
+crash_pair (unsigned number, unsigned point, struct workload *workload)
+{
+  const unsigned relation = number / SPECS % RELATIONS;
+  const unsigned first = number / SPECS / RELATIONS % KINDS;
+  const unsigned second = number / SPECS / RELATIONS / KINDS;
+  struct builder b = {
+    .workload = workload,
+    .spec = &crash_specs[number % SPECS],
+    .cluster = UINT64_C (1) << crash_specs[number % SPECS].cluster_bits,
+  };
+  const uint64_t c = b.cluster;
+  const uint64_t span = c / (b.spec->extended ? 16 : 8) * c;
+  const bool no_range = first == FLUSH || first == SETTLE || second == FLUSH
+    || second == SETTLE;
+  /* What is in the first one's cluster, and whether all is flushed before and
+   * after, is different for each number.
+   */
+  struct rng rng = { number };
+  const uint64_t at = rng_below (&rng, 5) * c, half = c / 2;
+  struct step *s;
+
+  if ((no_range && relation != NEIGHBOURS) || (first == READ && second == READ)
+      || (relation == SAME_CLUSTER && c == MEMORY_SECTOR)
+      || (relation == OTHER_TABLE && at + span >= b.spec->size))
+    return false;
+  memset (workload, 0, sizeof *workload);
+  workload->name = "pair";
+  workload->variant = number * PAIR_POINTS + point;
+  workload->spec = b.spec;
+  if (rng_below (&rng, 4) == 0)
+    workload->l2_cache = c;
+
+  add (&b, WRITE, 6 * c, 2 * c);
+  if (rng_below (&rng, 2))
+    add (&b, WRITE, at, c);
+  if (rng_below (&rng, 2))
+    flush (&b);
+  add (&b, TRIM, 6 * c, c);
+  if (rng_below (&rng, 2))
+    add (&b, WRITE, at + c, MEMORY_SECTOR);
+  if (first == SETTLE)
+    settle_idle (&b);
+
+  s = add (&b, WRITE, 0, 0);
+  fill_in (&s->request, first, at, relation == SAME_CLUSTER ? half : c);
+  if (point < PAIR_POINTS / 2)
+    pause_at (s, -1, 1 + point / 2, point % 2, false);
+  else
+    pause_at (s, MEMORY_READ, 1 + (point - PAIR_POINTS / 2) / 2, point % 2,
+              false);
+  fill_in (&s->during[s->n_during++], second,
+           relation == SAME_CLUSTER ? at + half
+           : relation == SAME_SECTORS ? at
+           : relation == NEIGHBOURS ? at + c : at + span,
+           relation == SAME_CLUSTER ? half : c);
+  s->races = relation == SAME_SECTORS && !no_range;
+  if (second == SETTLE)
+    settle_idle_during (s);
+  else if (rng_below (&rng, 2))
+    during (s, FLUSH, 0, 0);
+  if (rng_below (&rng, 2))
+    flush (&b);
+  add (&b, WRITE, at + 2 * c, 2 * c);
+  clip (workload);
+  return true;
 }
 
 bool

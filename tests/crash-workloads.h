@@ -19,4 +19,15 @@ struct directed_cursor {
 };
 bool crash_directed (struct directed_cursor *at, struct workload *workload);
 
+/* Workloads where one request is stopped at a point of its way while another
+ * one is done: all pairs of kinds of requests, on the same cluster, the same
+ * sectors, neighbours, and with another L2 table, in every image.  The number
+ * is below crash_pairs (); false: this one makes no sense.  The first half of
+ * the points are changes and flushes, the other one reads; who comes to one
+ * that is not met is done with that half.
+ */
+#define PAIR_POINTS 128
+unsigned crash_pairs (void);
+bool crash_pair (unsigned number, unsigned point, struct workload *workload);
+
 #endif /* CRASH_WORKLOADS_H */

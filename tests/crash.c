@@ -22,8 +22,7 @@
 /* How long somebody who perhaps waits for us is waited for. */
 #define IMPATIENCE_NS 10000000
 
-/* What has to come back does so within this, however slow the machine. */
-#define HANG_NS (UINT64_C (120) * 1000000000)
+uint64_t crash_hang_ns = UINT64_C (120) * 1000000000;
 
 static void *
 need (void *p)
@@ -98,7 +97,7 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
 
   (void) depth, (void) of, (void) format;
   memory_in_engine = false;
-  *store = name ? store_memory_new (&f->file[MEMORY_BACKING], NULL,
+  *store = name ? store_memory_new (&f->file[MEMORY_BACKING], f->log,
                                     MEMORY_BACKING, false) : NULL;
   memory_in_engine = true;
   *as = IMAGE_RAW;
@@ -120,13 +119,20 @@ prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
        bool *can_grow)
 {
   struct files *f = opaque;
-  uint8_t pattern[MEMORY_SECTOR];
+  uint8_t pattern[MEMORY_SECTOR], before[MEMORY_SECTOR];
   uint64_t size;
   int r;
 
-  (void) grow;
   make_pattern (pattern, PATTERN_OLD, offset / MEMORY_SECTOR);
   *can_grow = false;
+  if (!grow && length == 0)
+    return 0;
+  if (!grow) {
+    if ((r = store_pread (f->store, before, sizeof before, offset)) < 0
+        || (r = store_pwrite (f->store, pattern, sizeof pattern, offset)) < 0)
+      return r;
+    return store_pwrite (f->store, before, sizeof before, offset);
+  }
   if ((r = store_get_size (f->store, &size)) < 0
       || (r = store_resize (f->store, offset + length)) < 0)
     return r;
@@ -168,6 +174,7 @@ files_open (struct files *files, bool writable, size_t l2_cache,
   };
   files->store = store_memory_new (&files->file[MEMORY_IMAGE], files->log,
                                    MEMORY_IMAGE, files->no_discard);
+  files->store->fixed_size = files->device;
   memory_in_engine = true;
   r = image_open (files->store, &options, image);
   memory_in_engine = false;
@@ -278,6 +285,92 @@ version_at (const struct history *h, size_t event)
   return i;
 }
 
+/* --- bitmaps --- */
+
+struct bitmap_copy {
+  unsigned flags;
+  uint8_t *bits;                /* a byte for each granule */
+};
+
+static uint64_t
+granules (const struct checker *c, unsigned i)
+{
+  return (c->size + c->bitmap[i].granule - 1) / c->bitmap[i].granule;
+}
+
+static struct bitmap_copy *
+copy_bitmaps (const struct checker *c)
+{
+  struct bitmap_copy *copy;
+
+  if (c->bitmaps == 0)
+    return NULL;
+  copy = need (calloc (c->bitmaps, sizeof *copy));
+  for (unsigned i = 0; i < c->bitmaps; i++) {
+    copy[i].flags = c->bitmap[i].flags;
+    copy[i].bits = need (malloc (granules (c, i)));
+    memcpy (copy[i].bits, c->bitmap[i].bits, granules (c, i));
+  }
+  return copy;
+}
+
+static void
+free_bitmaps (struct bitmap_copy *copy, unsigned n)
+{
+  for (unsigned i = 0; copy && i < n; i++)
+    free (copy[i].bits);
+  free (copy);
+}
+
+/* What has happened to the sector since the bitmaps were copied. */
+enum fate { UNTOUCHED, PERHAPS, CHANGED };
+
+/* Do the bitmaps tell the truth, if they are not marked as in use?  Those that
+ * do not record, and those that were in use before us, stay as they are.
+ * "closed": none may be in use now.
+ */
+static bool
+bitmaps_hold (const struct checker *c, const struct bitmap_copy *before,
+              const uint8_t *fate, bool closed, char why[128])
+{
+  for (unsigned i = 0; before && i < MAKER_BITMAPS; i++) {
+    const unsigned flags = c->bitmap[i].flags;
+    const uint64_t sectors = c->bitmap[i].granule / MEMORY_SECTOR;
+
+    if (c->bitmaps != MAKER_BITMAPS) {
+      snprintf (why, 128, "there are %u bitmaps", c->bitmaps);
+      return false;
+    }
+    if (before[i].flags != 2) {
+      if (flags != before[i].flags
+          || memcmp (c->bitmap[i].bits, before[i].bits, granules (c, i))) {
+        snprintf (why, 128, "bitmap %u has changed", i);
+        return false;
+      }
+      continue;
+    }
+    if (flags != 2 && (flags != 3 || closed)) {
+      snprintf (why, 128, "bitmap %u has the flags %u", i, flags);
+      return false;
+    }
+    for (uint64_t g = 0; flags == 2 && g < granules (c, i); g++) {
+      uint8_t all = UNTOUCHED;
+
+      for (uint64_t s = g * sectors; s < (g + 1) * sectors; s++)
+        if (s < c->size / MEMORY_SECTOR && fate[s] > all)
+          all = fate[s];
+      if (c->bitmap[i].bits[g]
+          ? all == UNTOUCHED && !before[i].bits[g]
+          : all == CHANGED || before[i].bits[g]) {
+        snprintf (why, 128, "bitmap %u says that granule %" PRIu64 " is %s",
+                  i, g, c->bitmap[i].bits[g] ? "dirty" : "clean");
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
 /* What a sector holds, in words. */
 static const char *
 describe (const struct history *h, const uint8_t *bytes, char buf[128])
@@ -326,10 +419,15 @@ world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
   else if (memcmp (c.guest, w->initial, spec->size) != 0)
     world_fail (w, "the image-maker's image reads wrong");
   w->initial_leaks = c.leaks;
+  if (c.bitmaps != (spec->bitmaps ? MAKER_BITMAPS : 0))
+    world_fail (w, "the image-maker's image has %u bitmaps", c.bitmaps);
+  else
+    w->bitmaps = copy_bitmaps (&c);
   checker_free (&c);
 
   files = (struct files) {
-    .file = w->live, .log = &w->log, .no_discard = spec->no_discard
+    .file = w->live, .log = &w->log, .no_discard = spec->no_discard,
+    .device = spec->device
   };
   r = files_open (&files, true, l2_cache, &w->image);
   if (r < 0)
@@ -348,14 +446,14 @@ world_abandon (struct world *w)
 
 /* Has the raw data file by itself to show what the guest sees?  Not where it
  * held something else from the beginning and was not mapped; nor where a write
- * failed halfway.
+ * failed halfway and nothing could be done about it.
  */
 static bool
 raw_counts (const struct world *w, const struct checker *c, uint64_t sector)
 {
   return w->spec->raw
     && (c->is_data[sector]
-        || (!w->failed_requests
+        || (!(w->failed_requests && w->fault_lasts)
             && !is_stale (w->spec, sector * MEMORY_SECTOR / c->cluster)));
 }
 
@@ -380,6 +478,44 @@ flush_failed (struct world *w)
   return false;
 }
 
+static bool
+same_version (const struct version *a, const struct version *b)
+{
+  return a->bytes && b->bytes
+    ? memcmp (a->bytes, b->bytes, MEMORY_SECTOR) == 0 : a->bytes == b->bytes;
+}
+
+/* Was a sector ever something else than at the start, up to a version?  What
+ * has failed without a trace counts as a version, too.
+ */
+static bool
+was_changed (const struct history *h, size_t last)
+{
+  for (size_t i = 1; i <= last; i++)
+    if (h->version[i].done != SIZE_MAX
+        && !same_version (&h->version[i], &h->version[0]))
+      return true;
+  return false;
+}
+
+/* What has become of a sector, if "first" of it is the oldest version that
+ * may be there and those issued before the cut may be there as well.
+ */
+static enum fate
+fate_of (const struct world *w, const uint8_t *guest, uint64_t sector,
+         size_t first, size_t cut)
+{
+  const struct history *h = &w->sector[sector];
+
+  if (was_changed (h, first)
+      || !version_is (&h->version[0], guest + sector * MEMORY_SECTOR))
+    return CHANGED;
+  for (size_t i = 1; i < h->count; i++)
+    if (h->version[i].issued < cut)
+      return PERHAPS;
+  return UNTOUCHED;
+}
+
 /* Nobody knows what a failed flush left behind, so there is no way on. */
 static void
 check_refusal (struct world *w)
@@ -398,6 +534,16 @@ check_refusal (struct world *w)
                   refused[i].kind);
   if (world_request (w, &read) < 0)
     world_fail (w, "nothing can be read after a failed flush");
+}
+
+/* Was anything changed? */
+static bool
+changed (const struct world *w)
+{
+  for (uint64_t i = 0; i < w->sectors; i++)
+    if (was_changed (&w->sector[i], w->sector[i].count - 1))
+      return true;
+  return false;
 }
 
 /* What is left must be perfect, unless something was made to fail. */
@@ -452,6 +598,23 @@ world_close (struct world *w)
       world_fail (w, "after closing, sector %" PRIu64 " of the raw file is "
                   "%s", i, describe (&w->sector[i], d, buf));
   }
+  if (w->spec->raw && perfect && w->failure[0] == '\0' && changed (w)
+      && w->live[MEMORY_DATA].size < w->spec->size)
+    world_fail (w, "after closing, the raw file is shorter than the disk");
+  if (perfect && w->failure[0] == '\0' && c.dirty && changed (w))
+    world_fail (w, "after closing, the image is marked dirty");
+  if (w->failure[0] == '\0' && w->bitmaps) {
+    uint8_t *fate = need (malloc (w->sectors));
+    char why[128];
+
+    for (uint64_t i = 0; i < w->sectors; i++)
+      fate[i] = fate_of (w, c.guest, i, oldest (w, i, perfect), SIZE_MAX);
+    /* Short of memory, they may have missed something. */
+    if (!bitmaps_hold (&c, w->bitmaps, fate,
+                       perfect && w->fault_kind != MEMORY_ALLOC, why))
+      world_fail (w, "after closing, %s", why);
+    free (fate);
+  }
   checker_free (&c);
 }
 
@@ -466,6 +629,7 @@ world_free (struct world *w)
   free (w->sector);
   free (w->initial);
   free (w->flushed);
+  free_bitmaps (w->bitmaps, MAKER_BITMAPS);
   for (unsigned i = 0; i < MEMORY_FILES; i++) {
     memory_file_free (&w->start[i]);
     memory_file_free (&w->live[i]);
@@ -650,8 +814,7 @@ do_flush (struct world *w, const struct request *q)
   r = q->kind == FLUSH ? image_flush (w->image)
                        : image_settle (w->image, q->flags);
   memory_in_engine = false;
-  /* Settling an image that has failed does nothing, successfully. */
-  if (r == 0 && !(q->kind == SETTLE && (q->flags || w->log.faults_met))) {
+  if (r == 0 && !(q->kind == SETTLE && q->flags)) {
     pthread_mutex_lock (&w->lock);
     w->flushed = need (realloc (w->flushed,
                                 (w->flushes + 1) * sizeof *w->flushed));
@@ -699,7 +862,7 @@ do_change (struct world *w, const struct request *q)
   if (pthread_equal (pthread_self (), w->paused_thread))
     w->pausing = NULL;
   if (r == 0 && q == &w->step->request && w->step->races) {
-    if (w->other_runs && !join_other (w, HANG_NS))
+    if (w->other_runs && !join_other (w, crash_hang_ns))
       world_fail (w, "a request hangs");
     look_after_race (w, q, event, issued);
   }
@@ -802,11 +965,12 @@ hook (void *opaque, const struct memory_op *op, bool before)
       || --w->pause_left > 0)
     return;
   w->others = step;
+  w->pauses_met++;
   if (pthread_create (&w->other_thread, NULL, do_others, w) != 0)
     abort ();
   w->other_runs = true;
   if (!join_other (w, step->pause.patient
-                      ? HANG_NS : IMPATIENCE_NS)
+                      ? crash_hang_ns : IMPATIENCE_NS)
       && step->pause.patient)
     world_fail (w, "a request waits for one that it has nothing to do with");
 }
@@ -821,13 +985,14 @@ world_step (struct world *w, const struct step *step)
   w->pausing = &none;
   if (step->pause.nth) {
     w->pausing = step;
+    w->pause_begin = memory_log_count (&w->log);
     w->pause_left = step->pause.nth;
     w->paused_thread = pthread_self ();
     w->log.opaque = w;
     w->log.hook = hook;
   }
   world_request (w, &step->request);
-  if (w->other_runs && !join_other (w, HANG_NS)) {
+  if (w->other_runs && !join_other (w, crash_hang_ns)) {
     fprintf (stderr, "%s: a request hangs\n", w->spec->name);
     abort ();
   }
@@ -1021,7 +1186,7 @@ struct enumeration {
   bool counting;                /* only count the states */
   uint64_t states;              /* that many there are to try */
   struct checker checker;
-  uint8_t *guest;
+  uint8_t *guest, *fate;
   char *failure;
 };
 
@@ -1194,6 +1359,8 @@ check_sectors (struct enumeration *e)
     if (!is_allowed (h, first, e->cut, p))
       return fail (e, "guest sector %" PRIu64 " is %s, but version %zu was "
                    "flushed", i, describe (h, p, buf), first);
+    if (w->bitmaps)
+      e->fate[i] = fate_of (w, c->guest, i, first, e->cut);
     if (!raw_counts (w, c, i))
       continue;
     p = sector_of (&e->state[MEMORY_DATA], i);
@@ -1206,15 +1373,19 @@ check_sectors (struct enumeration *e)
 
 /* The engine must be able to go on with it. */
 static bool
-write_on (struct enumeration *e)
+write_on_with (struct enumeration *e, const struct bitmap_copy *bitmaps)
 {
   const struct image_spec *spec = e->w->spec;
   const unsigned leaks = e->checker.leaks;
-  struct files files = { .file = e->state, .no_discard = spec->no_discard };
+  struct files files = {
+    .file = e->state, .no_discard = spec->no_discard, .device = spec->device
+  };
   struct image *image;
   uint8_t sector[MEMORY_SECTOR];
+  char why[128];
   int r;
 
+  memset (e->fate, UNTOUCHED, e->w->sectors);
   r = files_open (&files, true, 0, &image);
   if (r < 0)
     return fail (e, "it cannot be opened for writing: %s", strerror (-r));
@@ -1228,6 +1399,7 @@ write_on (struct enumeration *e)
     make_pattern (sector, UINT32_MAX - i, s);
     r = image_write (image, sector, MEMORY_SECTOR, s * MEMORY_SECTOR);
     memcpy (e->guest + s * MEMORY_SECTOR, sector, MEMORY_SECTOR);
+    e->fate[s] = CHANGED;
     if (i == 1 && r == 0)
       r = image_flush (image);
     if (i == 2 && r == 0) {
@@ -1236,6 +1408,7 @@ write_on (struct enumeration *e)
       r = image_zero (image, MEMORY_SECTOR, z * MEMORY_SECTOR,
                       IMAGE_ZERO_UNMAP);
       memset (e->guest + z * MEMORY_SECTOR, 0, MEMORY_SECTOR);
+      e->fate[z] = CHANGED;
     }
   }
   if (r == 0)
@@ -1253,7 +1426,21 @@ write_on (struct enumeration *e)
                  e->checker.leaks, leaks);
   if (memcmp (e->checker.guest, e->guest, spec->size) != 0)
     return fail (e, "after writing on, the disk is not what it should be");
+  if (e->checker.dirty)
+    return fail (e, "after writing on, the image is marked dirty");
+  if (!bitmaps_hold (&e->checker, bitmaps, e->fate, true, why))
+    return fail (e, "after writing on, %s", why);
   return true;
+}
+
+static bool
+write_on (struct enumeration *e)
+{
+  struct bitmap_copy *bitmaps = copy_bitmaps (&e->checker);
+  const bool ok = write_on_with (e, bitmaps);
+
+  free_bitmaps (bitmaps, e->checker.bitmaps);
+  return ok;
 }
 
 static bool
@@ -1263,6 +1450,7 @@ check_state (struct enumeration *e, bool is_new)
   struct checker *c = &e->checker;
   struct files files = { .file = e->state };
   struct image *image;
+  char why[128];
   int r;
 
   checker_run (c, &e->state[MEMORY_IMAGE], &e->state[MEMORY_DATA],
@@ -1274,10 +1462,12 @@ check_state (struct enumeration *e, bool is_new)
   if (c->unknown_autoclear && memcmp (c->guest, w->initial, w->spec->size))
     return fail (e, "the disk has changed, but an unknown autoclear bit is "
                  "still there");
+  if (!bitmaps_hold (c, w->bitmaps, e->fate, false, why))
+    return fail (e, "%s", why);
   if (c->has_snapshot && memcmp (c->snapshot, w->initial, w->spec->size) != 0)
     return fail (e, "the snapshot has changed");
 
-  if (is_new && e->options->qemu_every
+  if (is_new && e->options->qemu_every && !c->dirty
       && e->stats->distinct % e->options->qemu_every == 0) {
     r = qemu_check (e->state);
     e->stats->by_qemu += r != NO_QEMU;
@@ -1304,6 +1494,9 @@ try_state (struct enumeration *e)
   uint64_t hash;
   bool is_new;
 
+  /* What comes before is the same for all points to stop at. */
+  if (e->options->from_pause && e->cut < e->w->pause_begin)
+    return true;
   if (e->counting) {
     e->states++;
     return true;
@@ -1599,6 +1792,9 @@ crash_run (const struct workload *workload,
   w.log.fault = workload->fault;
   memory_alloc_log = workload->fault.kind == MEMORY_ALLOC ? &w.log : NULL;
   w.expect_errors = workload->fault.nth;
+  if (w.expect_errors)
+    w.fault_kind = workload->fault.kind;
+  w.fault_lasts = workload->fault.lasting;
   for (size_t i = 0; i < workload->steps && w.failure[0] == '\0'; i++) {
     if (getenv ("QCOW2EXT_TEST_VERBOSE"))
       show_step (&w, &workload->step[i]);
@@ -1608,11 +1804,14 @@ crash_run (const struct workload *workload,
 
   check_errors (&w, &workload->fault);
   stats->faults += w.log.faults_met;
+  stats->pauses += w.pauses_met;
+  stats->workloads++;
   if (w.failure[0])
     snprintf (failure, 1024, "%s", w.failure);
   else {
     memory_file_copy (&e.state[MEMORY_BACKING], &w.start[MEMORY_BACKING]);
     e.guest = need (malloc (workload->spec->size));
+    e.fate = need (malloc (w.sectors));
     ok = enumerate (&e, true) && enumerate (&e, false);
   }
   if (getenv ("QCOW2EXT_TEST_VERBOSE"))
@@ -1625,6 +1824,7 @@ crash_run (const struct workload *workload,
   free (e.open);
   free (e.choice);
   free (e.guest);
+  free (e.fate);
   free (e.tried.slot);
   checker_free (&e.checker);
   world_free (&w);

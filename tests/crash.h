@@ -105,6 +105,8 @@ struct flushed {
   size_t end;                   /* position in the log */
 };
 
+struct bitmap_copy;
+
 struct world {
   const struct image_spec *spec;
   struct memory_file start[MEMORY_FILES], live[MEMORY_FILES];
@@ -112,6 +114,7 @@ struct world {
   struct memory_log log;
   struct image *image;
   unsigned initial_leaks;
+  struct bitmap_copy *bitmaps;  /* at the start; NULL: there are none */
 
   pthread_mutex_t lock;         /* the model */
   size_t events;
@@ -123,12 +126,16 @@ struct world {
   int first_error;              /* of a request; 0: none */
   unsigned failed_requests;
   bool expect_errors;           /* something is made to fail */
+  enum memory_kind fault_kind;  /* what, if so */
+  bool fault_lasts;
 
   /* The pause that is armed. */
   const struct step *step, *pausing, *others;
   unsigned pause_left;
   pthread_t paused_thread, other_thread;
   bool other_runs;
+  unsigned pauses_met;
+  size_t pause_begin;           /* operations before the last such step */
 
   char failure[512];            /* empty: all is well */
 };
@@ -147,7 +154,7 @@ void world_fail (struct world *w, const char *fmt, ...)
 struct files {
   struct memory_file *file;     /* MEMORY_FILES of them */
   struct memory_log *log;       /* or NULL */
-  bool no_discard;
+  bool no_discard, device;
   struct store *store;          /* of the image file, while open */
 };
 int files_open (struct files *files, bool writable, size_t l2_cache,
@@ -158,12 +165,15 @@ int files_open (struct files *files, bool writable, size_t l2_cache,
 struct crash_stats {
   uint64_t built, distinct, by_qemu;
   uint64_t faults;              /* that were met */
+  uint64_t pauses;              /* likewise */
+  uint64_t workloads;
 };
 
 struct crash_options {
   uint64_t seed;
   uint64_t max_states;          /* of one workload; 0: no limit */
   unsigned qemu_every;          /* check every nth state with qemu-img; 0 */
+  bool from_pause;              /* nothing before a request that is stopped */
 };
 
 /* Runs a workload and checks the states it may leave behind.  Returns false,
@@ -172,6 +182,9 @@ struct crash_options {
 bool crash_run (const struct workload *workload,
                 const struct crash_options *options,
                 struct crash_stats *stats, char failure[1024]);
+
+/* What has to come back does so within this, however slow the machine. */
+extern uint64_t crash_hang_ns;
 
 /* Drops the messages of the engine (or shows them, if told so by the
  * environment).

@@ -22,12 +22,13 @@
 
 /* Who refers to a host cluster. */
 enum owner {
-  FREE, HEADER, REFTABLE, REFBLOCK, L1, L2, DATA, PACKED, SNAPSHOTS
+  FREE, HEADER, REFTABLE, REFBLOCK, L1, L2, DATA, PACKED, SNAPSHOTS, DIRECTORY,
+  BITMAP_TABLE, BITMAP
 };
 static const char *const owners[] = {
   "nobody", "the header", "the refcount table", "a refcount block",
   "an L1 table", "an L2 table", "data", "compressed data",
-  "the snapshot table"
+  "the snapshot table", "the bitmap directory", "a bitmap's table", "a bitmap"
 };
 
 struct cluster_use {
@@ -259,7 +260,7 @@ check_entry (struct state *s, uint64_t l2, uint64_t index, uint64_t cluster,
     else if (aligned (s, DATA, cluster, host)) {
       refer (s, DATA, cluster, table, host, s->cluster);
       /* Spec: the flag is exact in the active table only. */
-      if (host / s->cluster < s->clusters && table == 0
+      if (host / s->cluster < s->clusters && table == 0 && !s->c->dirty
           && (s->c->use[host / s->cluster].count == 1)
              != !!(entry & COPIED))
         error (s->c, "guest cluster %" PRIu64 ": copied flag of 0x%" PRIx64
@@ -325,7 +326,7 @@ check_l1 (struct state *s, uint64_t l1, uint64_t entries, unsigned table,
     refer (s, L2, i, table, l2, s->cluster);
     if (l2 / s->cluster >= s->clusters)
       continue;
-    if (table == 0
+    if (table == 0 && !s->c->dirty
         && (s->c->use[l2 / s->cluster].count == 1) != !!(entry & COPIED))
       error (s->c, "L1 entry %" PRIu64 ": copied flag of 0x%" PRIx64 ", but "
              "the refcount is %" PRIu64, i, entry,
@@ -351,6 +352,86 @@ check_snapshot (struct state *s, uint64_t table)
   check_l1 (s, l1, entries, 1, s->c->snapshot);
 }
 
+/* A bitmap, whose directory entry is at pos. */
+static void
+check_bitmap (struct state *s, unsigned i, uint64_t pos)
+{
+  struct checker *c = s->c;
+  const uint64_t table = get (s->image, pos, 8);
+  const uint64_t entries = get (s->image, pos + 8, 4);
+  const unsigned granularity_bits = get (s->image, pos + 17, 1);
+  const uint64_t granule = UINT64_C (1) << (granularity_bits & 63);
+  const uint64_t bits = (c->size + granule - 1) / granule;
+  const uint64_t per_cluster = s->cluster * 8;
+
+  c->bitmap[i].flags = get (s->image, pos + 12, 4);
+  c->bitmap[i].granule = granule;
+  if (c->bitmap[i].flags & ~3U || get (s->image, pos + 16, 1) != 1
+      || granularity_bits < 9 || granularity_bits > 31
+      || entries != (bits + per_cluster - 1) / per_cluster) {
+    error (c, "the entry of bitmap %u is damaged", i);
+    return;
+  }
+  if (!aligned (s, BITMAP_TABLE, i, table))
+    return;
+  refer (s, BITMAP_TABLE, i, 0, table, entries * 8);
+  c->bitmap[i].bits = realloc (c->bitmap[i].bits, bits);
+  if (c->bitmap[i].bits == NULL)
+    abort ();
+  for (uint64_t j = 0; j < entries; j++) {
+    const uint64_t entry = get (s->image, table + j * 8, 8);
+    const uint64_t host = entry & OFFSET;
+
+    if (entry & ~(OFFSET | 1) || (host && entry & 1))
+      error (c, "bitmap %u: a damaged table entry: 0x%" PRIx64, i, entry);
+    if (host && aligned (s, BITMAP, i, host))
+      refer (s, BITMAP, i, 0, host, s->cluster);
+    for (uint64_t k = j * per_cluster; k < bits && k < (j + 1) * per_cluster;
+         k++) {
+      const uint64_t b = k - j * per_cluster;
+
+      c->bitmap[i].bits[k] = host ? get (s->image, host + b / 8, 1) >> b % 8 & 1
+                                  : entry & 1;
+    }
+  }
+}
+
+static void
+check_bitmaps (struct state *s)
+{
+  struct checker *c = s->c;
+  uint64_t pos = get (s->image, 100, 4), dir, bytes, end;
+
+  /* Spec: the extension is to be believed only with this autoclear bit. */
+  if (s->version < 3 || !(get (s->image, 88, 8) & 1))
+    return;
+  while (get (s->image, pos, 4) != 0x23852875) {
+    if (get (s->image, pos, 4) == 0 || pos >= s->cluster) {
+      error (c, "there is no bitmap extension");
+      return;
+    }
+    pos += 8 + ((get (s->image, pos + 4, 4) + 7) & -UINT64_C (8));
+  }
+  c->bitmaps = get (s->image, pos + 8, 4);
+  bytes = get (s->image, pos + 16, 8);
+  dir = get (s->image, pos + 24, 8);
+  end = dir + bytes;
+  if (c->bitmaps > CHECKER_BITMAPS || end > s->image->size
+      || !aligned (s, DIRECTORY, 0, dir)) {
+    error (c, "the bitmap extension is damaged");
+    c->bitmaps = 0;
+    return;
+  }
+  refer (s, DIRECTORY, 0, 0, dir, bytes);
+  for (unsigned i = 0; i < c->bitmaps && dir < end; i++) {
+    check_bitmap (s, i, dir);
+    dir += (24 + get (s->image, dir + 18, 2) + get (s->image, dir + 20, 4) + 7)
+      & -UINT64_C (8);
+  }
+  if (dir != end)
+    error (c, "the bitmap directory has not its size");
+}
+
 static void
 compare_counts (struct state *s)
 {
@@ -359,6 +440,8 @@ compare_counts (struct state *s)
 
     if (u->count)
       s->c->end = i + 1;
+    if (s->c->dirty)
+      continue;
     if (u->count < u->references)
       error (s->c, "host cluster %" PRIu64 " (%s, %" PRIu64 ") has a refcount "
              "of %" PRIu64 " and %" PRIu64 " references", i,
@@ -388,7 +471,8 @@ read_header (struct state *s)
     s->raw = get (s->image, 88, 8) & 2;
     c->unknown_autoclear = get (s->image, 88, 8) & ~UINT64_C (3);
     s->order = get (s->image, 96, 4);
-    if (incompatible & ~UINT64_C (0x14))
+    c->dirty = incompatible & 1;
+    if (incompatible & ~UINT64_C (0x15))
       error (c, "incompatible features: 0x%" PRIx64, incompatible);
   }
   c->cluster = s->cluster = UINT64_C (1) << s->bits;
@@ -412,7 +496,8 @@ checker_run (struct checker *c, const struct memory_file *image,
   };
   uint64_t reftable, reftable_clusters;
 
-  c->errors = c->leaks = c->end = 0;
+  c->errors = c->leaks = c->end = c->bitmaps = 0;
+  c->dirty = false;
   c->message[0] = '\0';
   c->has_snapshot = c->unknown_autoclear = false;
   if (!read_header (&s))
@@ -450,6 +535,7 @@ checker_run (struct checker *c, const struct memory_file *image,
   check_l1 (&s, get (image, 40, 8), get (image, 36, 4), 0, c->guest);
   if (get (image, 60, 4))
     check_snapshot (&s, get (image, 64, 8));
+  check_bitmaps (&s);
   compare_counts (&s);
 }
 
@@ -460,5 +546,7 @@ checker_free (struct checker *c)
   free (c->snapshot);
   free (c->is_data);
   free (c->use);
+  for (unsigned i = 0; i < CHECKER_BITMAPS; i++)
+    free (c->bitmap[i].bits);
   memset (c, 0, sizeof *c);
 }

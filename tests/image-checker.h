@@ -13,6 +13,8 @@
 
 #include "store-memory.h"
 
+#define CHECKER_BITMAPS 8
+
 struct checker {
   /* What was found. */
   unsigned errors;
@@ -25,6 +27,13 @@ struct checker {
   uint8_t *snapshot;            /* likewise of the snapshot, if there is one */
   bool has_snapshot;
   bool unknown_autoclear;       /* an autoclear bit that nobody knows is set */
+  bool dirty;                   /* the dirty bit: counts are not believed */
+  unsigned bitmaps;
+  struct {
+    unsigned flags;             /* 1: in use, 2: records changes */
+    uint64_t granule;           /* bytes */
+    uint8_t *bits;              /* a byte for each granule */
+  } bitmap[CHECKER_BITMAPS];
   uint8_t *is_data;             /* for each sector: it is mapped as data */
 
   /* Kept from one check to the next. */

@@ -30,6 +30,7 @@ struct maker {
   uint64_t next;                /* the next cluster of the image file */
   unsigned allocations;
   uint64_t packed, packed_end;  /* where compressed data may be added */
+  uint64_t bitmaps_at;          /* the header extension */
 };
 
 static void
@@ -331,6 +332,58 @@ put_extension (struct maker *m, uint64_t pos, uint32_t type, const char *data)
   return pos + 8 + ((strlen (data) + 7) & -UINT64_C (8));
 }
 
+/* Five bitmaps: two that record changes, with nothing and with something in
+ * them, one that records and is all ones, one that does not record, and one
+ * that was in use when somebody stopped.  Their names are so long that the
+ * flags of each are in a sector of its own.
+ */
+static void
+make_bitmaps (struct maker *m)
+{
+  static const struct {
+    char name;
+    unsigned flags, granularity_bits;
+    char bits;                  /* none, some, all */
+  } bitmaps[MAKER_BITMAPS] = {
+    { 'a', 2, 9, 'n' }, { 'b', 2, 10, 's' }, { 'c', 2, 9, 'a' },
+    { 'd', 0, 9, 's' }, { 'e', 3, 11, 's' },
+  };
+  const size_t name = 600, entry = 24 + name;
+  const uint64_t bytes = entry * MAKER_BITMAPS;
+  const uint64_t dir = allocate (m, (bytes + m->cluster - 1) / m->cluster);
+
+  for (unsigned i = 0; i < MAKER_BITMAPS; i++) {
+    const uint64_t at = dir + i * entry;
+    const uint64_t granule = UINT64_C (1) << bitmaps[i].granularity_bits;
+    const uint64_t bits = (m->spec->size + granule - 1) / granule;
+    const uint64_t clusters = (bits + m->cluster * 8 - 1) / (m->cluster * 8);
+    const uint64_t table = allocate (m, 1);
+    uint8_t text[600];
+
+    put_file (m->image, at, 8, table);
+    put_file (m->image, at + 8, 4, clusters);
+    put_file (m->image, at + 12, 4, bitmaps[i].flags);
+    put_file (m->image, at + 16, 1, 1);
+    put_file (m->image, at + 17, 1, bitmaps[i].granularity_bits);
+    put_file (m->image, at + 18, 2, name);
+    memset (text, bitmaps[i].name, name);
+    memory_file_write (m->image, text, name, at + 24);
+    for (uint64_t j = 0; j < clusters; j++) {
+      uint64_t host = bitmaps[i].bits == 'a';
+
+      if (bitmaps[i].bits == 's') {
+        host = allocate (m, 1);
+        memory_file_zero (m->image, m->cluster, host);
+        put_file (m->image, host, 1, 0x21);
+      }
+      put_file (m->image, table + j * 8, 8, host);
+    }
+  }
+  put_file (m->image, m->bitmaps_at + 8, 4, MAKER_BITMAPS);
+  put_file (m->image, m->bitmaps_at + 16, 8, bytes);
+  put_file (m->image, m->bitmaps_at + 24, 8, dir);
+}
+
 static void
 make_header (struct maker *m, uint64_t reftable, uint64_t reftable_clusters,
              uint64_t l1, uint64_t l1_entries)
@@ -347,16 +400,23 @@ make_header (struct maker *m, uint64_t reftable, uint64_t reftable_clusters,
   put_file (m->image, 48, 8, reftable);
   put_file (m->image, 56, 4, reftable_clusters);
   if (spec->version >= 3) {
-    put_file (m->image, 72, 8, (spec->external ? 4 : 0)
-              | (spec->extended ? 16 : 0));
+    put_file (m->image, 72, 8, (spec->dirty ? 1 : 0)
+              | (spec->external ? 4 : 0) | (spec->extended ? 16 : 0));
     put_file (m->image, 80, 8, spec->lazy);
     /* Beside our own bits one that nobody knows. */
-    put_file (m->image, 88, 8, (spec->raw ? 2 : 0) | 0x100);
+    put_file (m->image, 88, 8, (spec->bitmaps ? 1 : 0)
+              | (spec->raw ? 2 : 0) | 0x100);
     put_file (m->image, 96, 4, spec->refcount_order);
     put_file (m->image, 100, 4, 104);
   }
   if (spec->external)
     pos = put_extension (m, pos, 0x44415441, "data");
+  if (spec->bitmaps) {
+    m->bitmaps_at = pos;
+    put_file (m->image, pos, 4, 0x23852875);
+    put_file (m->image, pos + 4, 4, 24);
+    pos += 32;
+  }
   if (spec->backing) {
     pos = put_extension (m, pos, 0xe2792aca, "raw");
     pos += 8;
@@ -397,7 +457,7 @@ make_with_blocks (const struct image_spec *spec, struct memory_file *image,
   const uint64_t per_block = m.cluster * 8 >> spec->refcount_order;
   uint64_t reftable, first_block, l1;
 
-  m.counts = 3 * clusters + 64;
+  m.counts = 3 * clusters + 128;
   if (m.counts < spec->leaked)
     m.counts = spec->leaked;
   m.count = calloc (m.counts + per_block, sizeof *m.count);
@@ -445,6 +505,8 @@ make_with_blocks (const struct image_spec *spec, struct memory_file *image,
     memory_file_resize (data, spec->size);
   if (spec->snapshot)
     make_snapshot (&m, l1, l1_entries, l2_entries);
+  if (spec->bitmaps)
+    make_bitmaps (&m);
 
   for (uint64_t i = 0; i < spec->leaked; i++)
     if (m.count[i] == 0)
@@ -453,6 +515,13 @@ make_with_blocks (const struct image_spec *spec, struct memory_file *image,
     free (m.count);
     return false;
   }
+  if (spec->dirty)
+    for (uint64_t i = 1; i < m.next; i++)
+      if (i % 3 != 2)
+        m.count[i] = m.count[i] ? i % 3 : 1;
+  if (spec->device)
+    put_pattern (image, (clusters + 64) * m.cluster, m.next * m.cluster,
+                 PATTERN_OLD, m.next * m.cluster);
   for (uint64_t i = 0; i < blocks; i++) {
     const uint64_t block = first_block + i * m.cluster;
 

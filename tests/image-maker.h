@@ -41,6 +41,10 @@ struct image_spec {
   bool short_data;              /* the data file ends behind its last data */
   uint64_t leaked;              /* so many clusters have a refcount of 1 */
   bool no_discard;              /* the stores cannot punch holes */
+  bool bitmaps;                 /* five of them, see make_bitmaps */
+  bool dirty;                   /* the dirty bit is set, counts are wrong */
+  bool device;                  /* the image lies on a device, which has room
+                                   but keeps its size */
 };
 
 /* Sector contents: those of the image at the start, of the backing file, and
@@ -48,6 +52,9 @@ struct image_spec {
  * on.
  */
 enum { PATTERN_INITIAL = 1, PATTERN_BACKING, PATTERN_OLD, PATTERN_FIRST };
+
+/* How many there are if an image has bitmaps. */
+#define MAKER_BITMAPS 5
 
 /* The content of a guest sector with a number. */
 void make_pattern (uint8_t buf[MEMORY_SECTOR], uint32_t number,

@@ -214,8 +214,12 @@ fails_now (struct memory_log *log, const struct memory_op *op)
   if (f->nth == 0 || f->kind != op->kind
       || (f->file >= 0 && (unsigned) f->file != op->file))
     return false;
-  if (--f->nth > 0)
+  if (f->nth > 1) {
+    f->nth--;
     return false;
+  }
+  if (!f->lasting)
+    f->nth = 0;
   log->faults_met++;
   return true;
 }
@@ -273,7 +277,12 @@ change (struct store_memory *s, struct memory_op op)
     log->hook (log->opaque, &op, true);
 
   mutex = lock (s);
-  if (log && was_in_engine && fails_now (log, &op)) {
+  if (s->store.fixed_size
+      && (op.kind == MEMORY_RESIZE
+          || (op.kind == MEMORY_WRITE
+              && op.offset + op.length > s->file->size)))
+    r = op.kind == MEMORY_RESIZE ? -ENOTSUP : -ENOSPC;
+  else if (log && was_in_engine && fails_now (log, &op)) {
     r = -log->fault.error;
     if (op.kind == MEMORY_FLUSH) {
       op.failed = true;

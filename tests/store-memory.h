@@ -64,6 +64,7 @@ struct memory_fault {
   int error;                    /* a positive errno */
   int landed;                   /* a write leaves behind: 0 nothing, 1 its
                                    first half, 2 all of it */
+  bool lasting;                 /* and so do all that come after it */
 };
 
 struct memory_log {

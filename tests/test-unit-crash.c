@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  *   test-unit-crash                     what 'make check' does
- *   test-unit-crash SECONDS             random workloads with fresh seeds
- *   test-unit-crash IMAGE SEED          one of those again
- *   test-unit-crash IMAGE NAME VARIANT  one of the others again
+ *   test-unit-crash SECONDS [SEED]      all of it at random, for so long
+ *   test-unit-crash IMAGE SEED          a random workload again
+ *   test-unit-crash IMAGE NAME VARIANT [SEED]
+ *                                       one of the others again
  *
  * With QCOW2EXT_TEST_VERBOSE=1 the requests, the operations and the engine's
  * messages are shown.
@@ -23,7 +24,10 @@
 #define ROUNDS 4                /* of random workloads over all images */
 #define STATES_OF_RANDOM 600
 #define STATES_OF_DIRECTED 80
-#define QEMU_EVERY 997
+#define STATES_OF_PAIR 100
+#define STATES_OF_LONG 4000     /* of one workload, in a long run */
+#define PAIRS_TRIED 800         /* of some thousands */
+#define QEMU_EVERY 499
 
 static struct crash_stats total;
 static unsigned failures;
@@ -33,6 +37,7 @@ run (const struct workload *workload, uint64_t seed, uint64_t max_states)
 {
   const struct crash_options options = {
     .seed = seed, .max_states = max_states, .qemu_every = QEMU_EVERY,
+    .from_pause = strcmp (workload->name, "pair") == 0,
   };
   char failure[1024];
 
@@ -42,36 +47,95 @@ run (const struct workload *workload, uint64_t seed, uint64_t max_states)
   if (strcmp (workload->name, "random") == 0)
     printf ("FAIL: %s %" PRIu64 ": %s\n", workload->spec->name, seed, failure);
   else
-    printf ("FAIL: %s %s %u: %s\n", workload->spec->name, workload->name,
-            workload->variant, failure);
+    printf ("FAIL: %s %s %u %" PRIu64 ": %s\n", workload->spec->name,
+            workload->name, workload->variant, seed, failure);
 }
 
 static void
-run_random (const struct image_spec *spec, uint64_t seed)
+run_random (const struct image_spec *spec, uint64_t seed, uint64_t max_states)
 {
   struct rng rng = { seed };
   struct workload workload;
 
   workload_random (&workload, spec, &rng, 8 + rng_below (&rng, 24));
-  run (&workload, seed, STATES_OF_RANDOM);
+  run (&workload, seed, max_states);
   workload_free (&workload);
 }
 
-/* All of them, or the one that is asked for. */
 static void
-run_directed (const char *spec, const char *name, unsigned variant)
+run_all_directed (void)
 {
   struct directed_cursor at = { 0 };
   struct workload workload;
 
   while (crash_directed (&at, &workload)) {
-    if (name == NULL)
-      run (&workload, 0, STATES_OF_DIRECTED);
-    else if (strcmp (spec, workload.spec->name) == 0
-             && strcmp (name, workload.name) == 0
-             && variant == workload.variant)
-      run (&workload, 0, 0);
+    run (&workload, 0, STATES_OF_DIRECTED);
     workload_free (&workload);
+  }
+}
+
+/* A pair at all points. */
+static void
+run_pair (unsigned number, uint64_t seed, uint64_t max_states)
+{
+  struct workload workload;
+
+  for (unsigned half = 0; half < 2; half++)
+    for (unsigned i = 0; i < PAIR_POINTS / 2; i++) {
+      const uint64_t met = total.pauses;
+
+      if (!crash_pair (number, half * PAIR_POINTS / 2 + i, &workload))
+        return;
+      run (&workload, seed, max_states);
+      workload_free (&workload);
+      if (total.pauses == met)
+        break;
+    }
+}
+
+/* One of them again. */
+static void
+run_one (const char *spec, const char *name, unsigned variant, uint64_t seed)
+{
+  struct directed_cursor at = { 0 };
+  struct workload workload;
+
+  if (strcmp (name, "pair") == 0) {
+    if (crash_pair (variant / PAIR_POINTS, variant % PAIR_POINTS, &workload)) {
+      run (&workload, seed, 0);
+      workload_free (&workload);
+    }
+    return;
+  }
+  while (crash_directed (&at, &workload)) {
+    if (strcmp (spec, workload.spec->name) == 0
+        && strcmp (name, workload.name) == 0 && variant == workload.variant)
+      run (&workload, seed, 0);
+    workload_free (&workload);
+  }
+}
+
+/* Some of everything, with seeds that nobody has tried. */
+static void
+run_long (time_t until, uint64_t seed)
+{
+  struct directed_cursor at = { 0 };
+  struct workload workload;
+  unsigned specs = 0;
+
+  while (crash_specs[specs].name)
+    specs++;
+  for (; time (NULL) < until; seed++) {
+    struct rng rng = { ~seed };
+
+    run_random (&crash_specs[rng_below (&rng, specs)], seed, STATES_OF_LONG);
+    run_pair (rng_below (&rng, crash_pairs ()), seed, STATES_OF_LONG / 20);
+    if (!crash_directed (&at, &workload))
+      memset (&at, 0, sizeof at);
+    else {
+      run (&workload, seed, STATES_OF_LONG);
+      workload_free (&workload);
+    }
   }
 }
 
@@ -83,33 +147,35 @@ main (int argc, char *argv[])
 
   crash_quiet ();
   setvbuf (stdout, NULL, _IOLBF, 0);
-  switch (argc) {
-  case 4:
-    run_directed (argv[1], argv[2], strtoul (argv[3], NULL, 0));
-    break;
-  case 3:
-    run_random (crash_spec (argv[1]), strtoull (argv[2], NULL, 0));
-    break;
-  case 2:
-    seed = (uint64_t) begin << 20;
+  if (argc >= 4)
+    run_one (argv[1], argv[2], strtoul (argv[3], NULL, 0),
+             argc > 4 ? strtoull (argv[4], NULL, 0) : 0);
+  else if (argc > 1 && (argv[1][0] < '0' || strspn (argv[1], "0123456789")
+                                              < strlen (argv[1])))
+    run_random (crash_spec (argv[1]),
+                argc > 2 ? strtoull (argv[2], NULL, 0) : 0, 0);
+  else if (argc > 1) {
+    seed = argc > 2 ? strtoull (argv[2], NULL, 0) : (uint64_t) begin << 20;
     printf ("seeds from %" PRIu64 "\n", seed);
-    while (time (NULL) - begin < strtol (argv[1], NULL, 0))
-      for (const struct image_spec *s = crash_specs; s->name; s++)
-        run_random (s, seed++);
-    break;
-  default:
-    run_directed (NULL, NULL, 0);
+    run_long (begin + strtol (argv[1], NULL, 0), seed);
+  }
+  else {
+    run_all_directed ();
     printf ("%" PRIu64 " distinct states in directed workloads\n",
+            total.distinct);
+    for (unsigned i = 0; i < PAIRS_TRIED; i++)
+      run_pair (i * UINT64_C (7919) % crash_pairs (), i, STATES_OF_PAIR);
+    printf ("%" PRIu64 " with those of two requests at a time\n",
             total.distinct);
     for (unsigned i = 0; i < ROUNDS; i++)
       for (const struct image_spec *s = crash_specs; s->name; s++)
-        run_random (s, seed++);
-    break;
+        run_random (s, seed++, STATES_OF_RANDOM);
   }
 
-  printf ("%" PRIu64 " distinct states (%" PRIu64 " built), %" PRIu64 " of "
-          "them seen by qemu-img check, %u failures, %ld seconds\n",
-          total.distinct, total.built, total.by_qemu, failures,
+  printf ("%" PRIu64 " distinct states (%" PRIu64 " built) of %" PRIu64
+          " workloads, %" PRIu64 " of them seen by qemu-img check, %u "
+          "failures, %ld seconds\n", total.distinct, total.built,
+          total.workloads, total.by_qemu, failures,
           (long) (time (NULL) - begin));
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

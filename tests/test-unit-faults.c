@@ -1,14 +1,14 @@
 /* qcow2ext: whatever fails, nothing is lost and nothing breaks.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * The nth operation of a kind fails, for n = 1, 2, 3... until a workload ends
- * without having met it.  Each time the error must reach whoever asked, the
+ * The nth operation of a kind fails, once or from then on, for n = 1, 2, 3...
+ * until a workload ends without having met it.  Each time the error must reach whoever asked, the
  * image must be sound, with what was flushed in it, at the end and after a
  * power cut; after a failed flush it is not written to any more.
  *
  *   test-unit-faults                    what 'make check' does
  *   test-unit-faults SECONDS            with fresh seeds, for so long
- *   test-unit-faults IMAGE SEED KIND ERRNO LANDED NTH
+ *   test-unit-faults IMAGE SEED KIND ERRNO LANDED LASTING NTH
  *                                       one again, as printed
  */
 
@@ -51,9 +51,9 @@ run (const struct image_spec *spec, uint64_t seed,
   runs++;
   if (!crash_run (&workload, &options, &total, failure)) {
     failures++;
-    printf ("FAIL: %s %" PRIu64 " %d %d %d %u (%s): %s\n", spec->name, seed,
-            fault->kind, fault->error, fault->landed, fault->nth,
-            memory_kind_name (fault->kind), failure);
+    printf ("FAIL: %s %" PRIu64 " %d %d %d %d %u (%s): %s\n", spec->name,
+            seed, fault->kind, fault->error, fault->landed, fault->lasting,
+            fault->nth, memory_kind_name (fault->kind), failure);
   }
   workload_free (&workload);
   return total.faults > met;
@@ -68,6 +68,23 @@ void *__wrap_malloc (size_t size);
 void *__wrap_calloc (size_t n, size_t size);
 void *__wrap_realloc (void *p, size_t size);
 void *__wrap_aligned_alloc (size_t alignment, size_t size);
+
+char *__real_strdup (const char *s);
+char *__real_strndup (const char *s, size_t n);
+char *__wrap_strdup (const char *s);
+char *__wrap_strndup (const char *s, size_t n);
+
+char *
+__wrap_strdup (const char *s)
+{
+  return memory_alloc_fails () ? NULL : __real_strdup (s);
+}
+
+char *
+__wrap_strndup (const char *s, size_t n)
+{
+  return memory_alloc_fails () ? NULL : __real_strndup (s, n);
+}
 
 void *
 __wrap_malloc (size_t size)
@@ -144,23 +161,35 @@ open_all (const struct image_spec *spec, int kind)
 static void
 run_all (const struct image_spec *spec, uint64_t seed)
 {
-  static const int errors[] = { EIO, ENOSPC };
+  static const struct {
+    int error;
+    bool lasting;
+  } how[] = {
+    { EIO, false }, { ENOSPC, false }, { EIO, true }, { ENOSPC, true },
+    { ENOMEM, false },
+  };
+
+  /* Looking at a large one takes longer. */
+  const uint64_t states = STATES_OF_ONE / (1 + (spec->size >> 17));
 
   open_all (spec, MEMORY_READ);
   open_all (spec, MEMORY_ALLOC);
 
   for (int kind = 0; kind < MEMORY_KINDS; kind++)
-    for (unsigned e = 0; e < 2; e++)
-      for (unsigned nth = 1;; nth++) {
+    for (unsigned e = 0; e < sizeof how / sizeof how[0]; e++)
+      /* What lasts need not begin everywhere. */
+      for (unsigned nth = 1;; nth += how[e].lasting ? 1 + nth / 2 : 1) {
         const struct memory_fault fault = {
-          .kind = kind, .file = -1, .nth = nth,
-          .error = kind == MEMORY_ALLOC ? ENOMEM : errors[e],
-          .landed = (nth + seed) % 3,
+          .kind = kind, .file = -1, .nth = nth, .error = how[e].error,
+          .landed = (nth + seed) % 3, .lasting = how[e].lasting,
         };
 
-        /* Reading never fails for want of space. */
-        if (((kind == MEMORY_READ || kind == MEMORY_ALLOC) && e > 0)
-            || !run (spec, seed, &fault, STATES_OF_ONE))
+        /* Reading never fails for want of space, nor an allocation for
+         * anything but memory.
+         */
+        if ((kind == MEMORY_READ && how[e].error == ENOSPC)
+            || (kind == MEMORY_ALLOC) != (how[e].error == ENOMEM)
+            || !run (spec, seed, &fault, states))
           break;
       }
 }
@@ -173,10 +202,11 @@ main (int argc, char *argv[])
 
   crash_quiet ();
   setvbuf (stdout, NULL, _IOLBF, 0);
-  if (argc == 7) {
+  if (argc == 8) {
     const struct memory_fault fault = {
       .kind = atoi (argv[3]), .file = -1, .error = atoi (argv[4]),
-      .landed = atoi (argv[5]), .nth = atoi (argv[6]),
+      .landed = atoi (argv[5]), .lasting = atoi (argv[6]),
+      .nth = atoi (argv[7]),
     };
 
     run (crash_spec (argv[1]), strtoull (argv[2], NULL, 0), &fault, 0);

@@ -6,6 +6,43 @@
  *
  *   test-unit-mutants                   all of them
  *   test-unit-mutants NAME              one, with what it does
+ *
+ * The rules, from docs/architecture.md, and who breaks them:
+ *
+ *   guest data and raised counts     no_data_flush, no_image_flush,
+ *   are durable before pointers      counts_with_pointers
+ *   a table is durable before what   table_with_pointer, link_block_early,
+ *   refers to it                     link_table_early, bitmap_table_early
+ *   counts are lowered last          lower_first, discard_early
+ *   a commit publishes what was      collect_late, publish_first
+ *   complete when it began
+ *   eviction is a commit             evict_dirty, evict_busy
+ *   flushes share a commit that has  join_commit
+ *   not begun
+ *   wait for allocations, then look  look_first, zero_looks_first
+ *   reuse after the commit, and      reuse_before_durable, no_grace
+ *   after all requests
+ *   one allocation in a cluster at   no_range_lock
+ *   a time
+ *   data and filling appear as one   no_fill, no_cow
+ *   what a snapshot shares moves     write_shared, share_table
+ *   no lock during data I/O          lock_across_io
+ *   what fails leaves nothing        fresh_again, publish_failed,
+ *   behind and forgets nothing       keep_after_failure, no_restore,
+ *                                    forget_failed_commit
+ *   a failed flush ends writing      forget_failed_flush
+ *   the tail that grew is given      trim_below_start, no_trim_tail
+ *   back, and no more
+ *   idle images are complete         settle_once, settle_tables_only
+ *   header patches are durable       no_header_flush
+ *   unknown autoclear bits go first  keep_autoclear
+ *   counts are repaired before the   clean_before_counts
+ *   dirty bit goes
+ *   bitmaps are in use, durably,     bitmap_open_late
+ *   before a change
+ *   ... and until they are stored    bitmap_close_early
+ *   a raw data file is the disk      raw_zero_in_table, raw_short
+ *   zeros hide the backing file      zero_uncovers
  */
 
 #include "build-config.h"
@@ -66,6 +103,52 @@ static const struct {
     "after a failed flush, life goes on" },
   { "fresh_again", "failed-write",
     "after a failed commit a table that is perhaps linked counts as new" },
+  { "forget_failed_commit", "failed-write",
+    "what a failed commit did not write is not written by the next one" },
+  { "publish_failed", "failed-write",
+    "what could not be written is published" },
+  { "keep_after_failure", "failed-write",
+    "a request that fails keeps its clusters" },
+  { "no_restore", "failed-write",
+    "what a failed write leaves in a raw data file stays there" },
+  { "evict_dirty", "evict",
+    "a changed table that has to go is written at once" },
+  { "evict_busy", "evict",
+    "a table goes while a commit writes it" },
+  { "join_commit", "flush-in-a-commit",
+    "a flush joins a commit that has begun before it" },
+  { "discard_early", "reuse",
+    "the space of what is let go is given back before that is durable" },
+  { "no_cow", "parts",
+    "the rest of a cluster that moves is not copied" },
+  { "write_shared", "parts",
+    "a cluster that a snapshot shares is written in place" },
+  { "share_table", "parts",
+    "a table that a snapshot shares is changed in place" },
+  { "lock_across_io", "commit-in-a-write",
+    "a lock is held while guest data is written" },
+  { "no_trim_tail", "settle",
+    "the unused end of the file stays" },
+  { "settle_once", "settle",
+    "settling commits once and no more" },
+  { "settle_tables_only", "settle",
+    "settling flushes nothing if only data has changed" },
+  { "keep_autoclear", "parts",
+    "unknown autoclear bits are left set" },
+  { "clean_before_counts", "parts",
+    "the dirty bit goes before the counts are repaired" },
+  { "bitmap_open_late", "parts",
+    "that bitmaps are in use is not durable before a change" },
+  { "bitmap_table_early", "settle",
+    "a bitmap's table is written along with its bits" },
+  { "bitmap_close_early", "settle",
+    "bitmaps are in use no more before they are durable" },
+  { "raw_zero_in_table", "parts",
+    "zeroing does not reach a raw data file" },
+  { "raw_short", "parts",
+    "a raw data file stays shorter than the disk" },
+  { "zero_uncovers", "parts",
+    "zeroing shows what lies in the backing file" },
 };
 
 static struct crash_stats total;
@@ -128,6 +211,8 @@ main (int argc, char *argv[])
   unsigned killed = 0, survived = 0;
 
   crash_quiet ();
+  /* Nothing takes that long: mutants hang. */
+  crash_hang_ns = UINT64_C (3) * 1000000000;
   setvbuf (stdout, NULL, _IOLBF, 0);
   for (size_t i = 0; i < sizeof mutants / sizeof mutants[0]; i++) {
     if (argc > 1 && strcmp (argv[1], mutants[i].name) != 0)

@@ -30,6 +30,7 @@
 
 #include "bitmap.h"
 #include "cleanup.h"
+#include "mutant.h"
 #include "writer.h"
 
 static uint64_t
@@ -426,7 +427,7 @@ bitmap_open (struct writer *w)
         && (r = set_flags (w, b, b->flags | QCOW2_BITMAP_IN_USE)) < 0)
       return r;
   }
-  if ((r = flush_file (w)) < 0)
+  if (!MUTANT (bitmap_open_late) && (r = flush_file (w)) < 0)
     return r;
   w->bitmaps_open = BITMAPS_OPEN;
   return 0;
@@ -571,13 +572,14 @@ store_all (struct writer *w, struct bitmap_list *list)
         && (r = store_bits (w, &list->bitmap[i])) < 0)
       return r;
   /* The bits, and the counts of their clusters, before what refers to them. */
-  if ((r = commit (w)) < 0 || (r = flush_file (w)) < 0)
+  if (!MUTANT (bitmap_table_early)
+      && ((r = commit (w)) < 0 || (r = flush_file (w)) < 0))
     return r;
   for (size_t i = 0; i < list->count; i++)
     if (list->bitmap[i].fresh
         && (r = store_table (w, &list->bitmap[i])) < 0)
       return r;
-  if ((r = flush_file (w)) < 0)
+  if (!MUTANT (bitmap_close_early) && (r = flush_file (w)) < 0)
     return r;
 
   for (size_t i = 0; i < list->count; i++) {

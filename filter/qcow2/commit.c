@@ -131,6 +131,8 @@ commit_free_later (struct writer *w, uint64_t offset, uint64_t length,
 
   if (MUTANT (reuse_before_durable))
     return refcount_release (w, offset, length);
+  if (MUTANT (discard_early) && !table)
+    store_discard (w->image->file, length, offset);
   if (w->unlinked.count) {
     last = &w->unlinked.item[w->unlinked.count - 1];
     if (last->offset + last->length == offset && last->table == table
@@ -458,7 +460,7 @@ enum progress { NOTHING, STEP_1, ALL };
 static void
 release (struct writer *w, struct batch *b, enum progress progress)
 {
-  const bool written = progress == ALL;
+  const bool written = progress == ALL || MUTANT (forget_failed_commit);
   const size_t sectors = image_cluster_size (w->image) / QCOW2_SECTOR_SIZE;
   struct brlock *lock = table_cache_lock (w->image->tables);
   struct refblock *rb;
@@ -592,7 +594,7 @@ commit (struct writer *w)
   int r;
 
   LOCK_FOR_SCOPE (&w->lock);
-  wanted = w->commits_started + 1;
+  wanted = w->commits_started + !(MUTANT (join_commit) && w->committing);
   while (w->commits_done < wanted) {
     if (w->committing) {
       pthread_cond_wait (&w->commit_done, &w->lock);

@@ -146,7 +146,7 @@ clear_autoclear (struct writer *w)
   const be64 field = be64_make (bits);
   int r;
 
-  if (h->version < 3 || bits == h->autoclear)
+  if (h->version < 3 || bits == h->autoclear || MUTANT (keep_autoclear))
     return 0;
   r = commit_patch_header (w, offsetof (struct qcow2_header,
                                         autoclear_features),
@@ -166,7 +166,7 @@ extend_raw_file (struct image *image)
   if (!image->external || !header_is_raw (&image->header))
     return 0;
   r = store_get_size (image->data, &size);
-  if (r == 0 && size < image->size)
+  if (r == 0 && size < image->size && !MUTANT (raw_short))
     r = store_resize (image->data, image->size);
   if (r < 0)
     report_error ("%s: the external data file %s cannot be extended to the "
@@ -190,6 +190,10 @@ repair_dirty (struct writer *w)
 
   if (!(h->incompatible & QCOW2_INCOMPAT_DIRTY))
     return 0;
+  if (MUTANT (clean_before_counts))
+    commit_patch_header (w, offsetof (struct qcow2_header,
+                                      incompatible_features),
+                         &field, sizeof field);
   r = image_check (image, false, &result);
   if (r == 0 && result.errors != result.wrong_counts + result.wrong_flags)
     r = -ENOTSUP;
@@ -307,7 +311,7 @@ trim_tail (struct writer *w)
   uint64_t end = w->end, size, wanted, count;
   int r;
 
-  if (!w->can_grow || w->ranges.held)
+  if (!w->can_grow || w->ranges.held || MUTANT (no_trim_tail))
     return 0;
   while (end > (MUTANT (trim_below_start) ? 1 : w->start_end)) {
     if ((r = refcount_get (w, end - 1, &count)) < 0)
@@ -353,7 +357,7 @@ image_settle (struct image *image, bool idle)
     return 0;                   /* next time */
 
   was_settled = atomic_exchange (&w->settled, true);
-  for (unsigned i = 0; i < 4 && r == 0; i++) {
+  for (unsigned i = 0; i < (MUTANT (settle_once) ? 1 : 4) && r == 0; i++) {
     bool dirty;
 
     pthread_mutex_lock (&w->lock);
@@ -362,7 +366,8 @@ image_settle (struct image *image, bool idle)
     dirty = commit_is_dirty (w) || w->freed_bytes;
     pthread_mutex_unlock (&w->lock);
     /* Guest data, too, has to be durable. */
-    if (!dirty && (i > 0 || (idle && was_settled)))
+    if (!dirty && (i > 0 || (idle && was_settled)
+                   || MUTANT (settle_tables_only)))
       break;
     r = commit (w);
   }

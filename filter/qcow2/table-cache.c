@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "cleanup.h"
+#include "mutant.h"
 #include "table-cache.h"
 
 #define LOAD_LOCKS 16
@@ -88,6 +89,19 @@ insert_table (struct table_cache *cache, struct l2_table *t)
   t->next->prev = t;
 }
 
+/* What eviction must not do: to write a table, in no order. */
+static void __attribute__ ((unused))
+write_out (const struct l2_table *t)
+{
+  const size_t size = image_cluster_size (t->image);
+  CLEANUP_FREE void *buf = malloc (size);
+
+  if (buf) {
+    l2_table_encode (t, 0, size / QCOW2_SECTOR_SIZE, buf);
+    store_pwrite (t->image->file, buf, size, t->host);
+  }
+}
+
 /* Takes tables out until the limit is met, all but "keep" and those that hold
  * what is not on disk yet (the writer commits before these are too many).
  * Returns them as a list (by ->next) for the caller to free when it has let
@@ -102,6 +116,12 @@ evict (struct table_cache *cache, const struct l2_table *keep)
   while (cache->bytes > cache->limit && looks-- > 0) {
     struct l2_table *t = cache->hand;
 
+    if (MUTANT (evict_dirty) && t != keep && t->is_dirty)
+      write_out (t);
+    if (MUTANT (evict_busy) && t != keep && t->busy && !t->is_dirty) {
+      remove_table (cache, t);
+      continue;                 /* the commit still has it: it leaks */
+    }
     if (t == keep || t->is_dirty || t->fresh || t->busy
         || atomic_load_explicit (&t->used, memory_order_relaxed)) {
       atomic_store_explicit (&t->used, false, memory_order_relaxed);

@@ -252,7 +252,8 @@ ensure_table (struct writer *w, uint32_t l1_index)
   uint64_t host, old;
   int r;
 
-  if (image_l1_entry (image, l1_index) & QCOW2_COPIED
+  if ((image_l1_entry (image, l1_index) & QCOW2_COPIED
+       || MUTANT (share_table))
       && image_l2_offset (image, l1_index))
     return 0;
 
@@ -477,7 +478,9 @@ read_fill (const struct plan *p, uint8_t *buf, uint64_t from, uint64_t to)
     memset (buf, 0, to - from);
     return 0;
   }
-  r = image_read (p->image, buf, end - from, from);
+  r = MUTANT (no_cow) ? 0 : image_read (p->image, buf, end - from, from);
+  if (MUTANT (no_cow))
+    memset (buf, 0, end - from);
   memset (buf + (end - from), 0, to - end);
   return r;
 }
@@ -585,6 +588,18 @@ publish (const struct plan *p)
   return r == -EUCLEAN ? fail_on_metadata (p->w) : r;
 }
 
+/* A write that failed may have left some of its bytes in a raw data file, where
+ * the guest still sees zeros: so should whoever reads the file.  If this fails,
+ * too, there is nothing left to try.
+ */
+static void
+restore (const struct plan *p)
+{
+  if (raw_pair (p->image) && p->fill_is_zero && !MUTANT (no_restore))
+    store_zero (p->image->data, p->to - p->from,
+                p->host + (p->from - p->cluster), STORE_ZERO_PUNCH);
+}
+
 /* Writes the first part of a range that is not mapped (or not any more).
  * *done is how much; 0: look again.
  */
@@ -620,16 +635,24 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
     r = make_plan (&p, &run, offset + run.length);
     if (r == 0 && MUTANT (publish_first))
       r = publish (&p);
-    if (r == 0)
+    if (r == 0 && MUTANT (lock_across_io)) {
+      LOCK_FOR_SCOPE (&w->lock);
       r = write_data (&p, data);
+    }
+    else if (r == 0)
+      r = write_data (&p, data);
+    if (r < 0 && p.allocated && MUTANT (publish_failed))
+      p.allocated = publish (&p) < 0;
     if (r == 0 && !MUTANT (publish_first))
       r = publish (&p);
     if (r == 0)
       *done = p.stop - p.start;
+    else
+      restore (&p);
   }
 
   LOCK_FOR_SCOPE (&w->lock);
-  if (r < 0 && p.allocated && !w->failed)
+  if (r < 0 && p.allocated && !w->failed && !MUTANT (keep_after_failure))
     refcount_unalloc (w, p.host, p.clusters);
   range_unlock (&w->ranges, &lock);
   return r;
@@ -648,7 +671,7 @@ write_range (struct image *image, const uint8_t *data, uint64_t count,
     mapping_lookup (image, offset, count, &run);
     if (run.type == RUN_INVALID)
       return mapping_report (image, offset, &run);
-    if (run.type == RUN_DATA && run.copied) {
+    if (run.type == RUN_DATA && (run.copied || MUTANT (write_shared))) {
       done = run.length;
       if ((r = check_target (image, run.host, run.length)) == 0)
         r = store_pwrite (image->data, data, run.length, run.host);
@@ -821,6 +844,10 @@ zero_entry (const struct zeroing *z, uint64_t cluster, uint32_t mask,
     *entry = 0;
     return nothing_below (image, cluster);
   }
+  if (MUTANT (zero_uncovers)) {
+    *entry = 0;
+    return true;
+  }
   *entry = QCOW2_L2_ZERO
     | (keep ? *entry & (QCOW2_L2_OFFSET | QCOW2_COPIED) : 0);
   return true;
@@ -920,7 +947,7 @@ zero_run (const struct zeroing *z, const struct run *run, uint64_t offset,
     return mapping_report (image, offset, run);
 
   *done = run->length;
-  if (raw_pair (image))
+  if (raw_pair (image) && !MUTANT (raw_zero_in_table))
     return zero_raw (z, run, offset);
   if (run->type == RUN_UNALLOCATED && nothing_below (image, offset))
     return 0;
