@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Each system call on the image and on its data file fails once: the client is
+# told, the server lives, the image is sound, and what was flushed is there.
+# shellcheck source=tests/functions.sh
+source "${srcdir:-$(dirname "$0")}/functions.sh"
+# shellcheck source=tests/writing.sh
+source "$srcdir/writing.sh"
+requires qemu-img --version
+requires_nbd_module
+cd "$tmp"
+
+library=$abs_top_builddir/tests/.libs/fail-io.so
+[ -e "$library" ] || fail "$library has not been built"
+
+for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
+            data_file=x.data data_file=x.data,data_file_raw=on; do
+    new_image -o $opts x.qcow2 1M
+    files=(x.qcow2)
+    [ ! -e x.data ] || files+=(x.data)
+    export FAIL_IO=$tmp/control
+    LD_PRELOAD=$library serve s --filter="$qcow2ext" file x.qcow2
+    "$PYTHON" "$abs_top_srcdir/tests/fail-io.py" "$(uri s)" "$FAIL_IO" \
+              "$(< s.pid)" x.qcow2 "${files[@]}" || fail "$opts"
+    stop s
+    no_errors
+    # Nor has the raw file what only a failed write has left.
+    case $opts in
+        *raw=on*)
+            qemu-img convert -f qcow2 -O raw x.qcow2 now.raw
+            same_file now.raw x.data ;;
+    esac
+    qemu-img check -q -r leaks -f qcow2 x.qcow2
+    clean
+done
