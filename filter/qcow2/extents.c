@@ -13,6 +13,10 @@
 #include "image.h"
 #include "mapping.h"
 
+/* A short run, and how many of them one request asks for. */
+#define SHORT_RUN (UINT64_C (1) << 20)
+#define SHORT_RUNS 64
+
 /* What a data file said last.  An answer often covers many runs, and costs
  * the file system a walk.  A chain can have two such files in turn.
  */
@@ -28,11 +32,15 @@ struct walk {
   void *opaque;
   struct answer answer[2];
   unsigned oldest;              /* of the answers */
+  unsigned short_runs;          /* so far */
 };
 
 static const struct answer *
-ask (struct walk *walk, struct store *store, uint64_t host)
+ask (struct walk *walk, struct store *store, uint64_t host, bool is_short)
 {
+  static const struct answer unasked = {
+    .end = UINT64_MAX, .type = EXTENT_DATA
+  };
   struct answer *a;
 
   for (unsigned i = 0; i < 2; i++) {
@@ -40,6 +48,8 @@ ask (struct walk *walk, struct store *store, uint64_t host)
     if (a->store == store && host >= a->start && host < a->end)
       return a;
   }
+  if (is_short && walk->short_runs++ >= SHORT_RUNS)
+    return &unasked;
   a = &walk->answer[walk->oldest];
   walk->oldest ^= 1;
   a->store = store;
@@ -61,7 +71,8 @@ walk_data (struct walk *walk, struct image *image, const struct run *run,
     return walk->fn (walk->opaque, offset, run->length, EXTENT_DATA);
 
   while (left > 0) {
-    const struct answer *a = ask (walk, image->data, host);
+    const struct answer *a =
+      ask (walk, image->data, host, run->length < SHORT_RUN);
     const uint64_t n = a->end - host < left ? a->end - host : left;
     const int r = walk->fn (walk->opaque, offset, n, a->type);
 

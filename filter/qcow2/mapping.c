@@ -168,6 +168,13 @@ continues (const struct run *a, const struct run *b)
   }
 }
 
+static uint32_t
+l2_index (const struct image *image, uint64_t offset)
+{
+  return (offset >> image->cluster_bits)
+    & ((UINT32_C (1) << image->l2_bits) - 1);
+}
+
 /* Looks up one piece of a run, from a table that is in memory.  Sets
  * run->length to what is left of the piece at offset.
  */
@@ -175,8 +182,7 @@ static void
 lookup_entry (const struct image *image, const struct l2_table *t,
               uint64_t offset, struct run *run)
 {
-  const uint32_t index =
-    (offset >> image->cluster_bits) & ((UINT32_C (1) << image->l2_bits) - 1);
+  const uint32_t index = l2_index (image, offset);
   uint64_t entry, bitmap, skip, unit;
 
   entry = l2_table_get (t, index, &bitmap);
@@ -201,6 +207,14 @@ lookup_table (const struct image *image, const struct l2_table *t,
               uint64_t offset, uint64_t max, struct run *run)
 {
   lookup_entry (image, t, offset, run);
+  if (t->compact) {
+    const uint32_t same = l2_table_same (t, l2_index (image, offset));
+
+    run->length += (uint64_t) (same - 1) << image->cluster_bits;
+    if (run->length > max)
+      run->length = max;
+    return;
+  }
   while (run->length < max) {
     struct run next = { 0 };
 
@@ -285,8 +299,7 @@ mapping_get_entry (struct image *image, uint64_t offset,
                    struct mapping_entry *e)
 {
   const uint32_t l1_index = offset >> (image->l2_bits + image->cluster_bits);
-  const uint32_t index =
-    (offset >> image->cluster_bits) & ((UINT32_C (1) << image->l2_bits) - 1);
+  const uint32_t index = l2_index (image, offset);
   const uint64_t unit = offset & -(UINT64_C (1) << image->unit_bits);
   const char *why;
   int r;

@@ -17,6 +17,7 @@
 
 #include "build-config.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -186,6 +187,36 @@ table_cache_free (struct table_cache *cache)
   free (cache);
 }
 
+/* The state that a cluster's entry stands for; -1: none of the sound ones. */
+static int
+compact_entry (uint64_t entry, uint64_t offset)
+{
+  if (entry == (offset | QCOW2_COPIED))
+    return L2_DATA;
+  if (entry == 0)
+    return L2_UNALLOCATED;
+  if (entry == QCOW2_L2_ZERO)
+    return L2_ZERO;
+  if (entry == (offset | QCOW2_COPIED | QCOW2_L2_ZERO))
+    return L2_ZERO_ALLOCATED;
+  return -1;
+}
+
+/* Are the four entries, of clusters from offset on, all data?  So are most in
+ * a full or preallocated image, of which there can be millions to read.
+ */
+static bool
+four_data (const struct image *image, const be64 *entries, uint64_t offset)
+{
+  const uint64_t first = offset | QCOW2_COPIED;
+  const uint64_t size = image_cluster_size (image);
+
+  return ((be64_get (entries[0]) ^ first)
+          | (be64_get (entries[1]) ^ (first + size))
+          | (be64_get (entries[2]) ^ (first + 2 * size))
+          | (be64_get (entries[3]) ^ (first + 3 * size))) == 0;
+}
+
 /* Turns a standard table of an image with an external data file into two
  * bits an entry.  Returns false if an entry is not one of the four sound
  * ones.
@@ -198,21 +229,19 @@ compact_table (const struct image *image, uint32_t l1_index,
   uint64_t offset =
     (uint64_t) l1_index << (image->l2_bits + image->cluster_bits);
 
-  for (uint32_t i = 0; i < n; i++, offset += image_cluster_size (image)) {
-    const uint64_t entry = be64_get (entries[i]);
-    unsigned state;
+  for (uint32_t i = 0; i < n; i += 4) {
+    if (four_data (image, entries + i, offset)) {
+      states[i / 4] = L2_DATA * 0x55;
+      offset += 4 * image_cluster_size (image);
+      continue;
+    }
+    for (unsigned j = 0; j < 4; j++, offset += image_cluster_size (image)) {
+      const int state = compact_entry (be64_get (entries[i + j]), offset);
 
-    if (entry == (offset | QCOW2_COPIED))
-      state = L2_DATA;
-    else if (entry == 0)
-      state = L2_UNALLOCATED;
-    else if (entry == QCOW2_L2_ZERO)
-      state = L2_ZERO;
-    else if (entry == (offset | QCOW2_COPIED | QCOW2_L2_ZERO))
-      state = L2_ZERO_ALLOCATED;
-    else
-      return false;
-    states[i / 4] |= state << (i % 4 * 2);
+      if (state < 0)
+        return false;
+      states[i / 4] |= state << (j * 2);
+    }
   }
   return true;
 }
@@ -335,6 +364,31 @@ l2_table_set (struct l2_table *t, uint32_t index, uint64_t entry,
   }
   else
     ((be64 *) t->payload)[index] = be64_make (entry);
+}
+
+uint32_t
+l2_table_same (const struct l2_table *t, uint32_t index)
+{
+  const uint32_t n = UINT32_C (1) << t->image->l2_bits;
+  const uint64_t low = UINT64_C (0x5555555555555555);
+  const unsigned per_word = 32;
+  const unsigned state =
+    le64toh (t->payload[index / per_word]) >> (index % per_word * 2) & 3;
+  const uint64_t all = state * low;
+  uint32_t i = index;
+
+  while (i < n) {
+    const uint64_t other = le64toh (t->payload[i / per_word]) ^ all;
+    /* The low bit of each entry that differs; of zeros, only in that bit. */
+    const uint64_t differs =
+      ((state & L2_ZERO ? other : other | other >> 1) & low)
+      >> (i % per_word * 2);
+
+    if (differs)
+      return i + __builtin_ctzll (differs) / 2 - index;
+    i = (i / per_word + 1) * per_word;
+  }
+  return n - index;
 }
 
 void

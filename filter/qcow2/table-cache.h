@@ -91,6 +91,11 @@ void table_cache_usage (struct table_cache *cache, size_t *bytes,
 /* Drops all tables of an image. */
 void table_cache_drop (struct image *image);
 
+/* How many entries of a compact table, from index on and up to its end, say
+ * the same: a zero cluster does so whether it is allocated or not.
+ */
+uint32_t l2_table_same (const struct l2_table *t, uint32_t index);
+
 /* One entry.  The bitmap is 0 without extended L2. */
 static inline uint64_t
 l2_table_get (const struct l2_table *t, uint32_t index, uint64_t *bitmap)
