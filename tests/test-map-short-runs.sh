@@ -39,6 +39,7 @@ strace -f -o trace -e trace=lseek \
        nbdkit -U - -r --filter="$qcow2ext" file x.qcow2 \
        --run 'nbdinfo --map "$uri"' > out
 tail -3 out
-[ "$(tail -1 out | awk '{ print $1 + $2, $4 }')" = "67108864 hole,zero" ] ||
-    fail "many: the long run's holes"
+# The long run and what follows it, which is unallocated, are one.
+[ "$(tail -1 out | awk '{ print ($1 < 33554432), $1 + $2, $4 }')" \
+      = "1 67108864 hole,zero" ] || fail "many: the long run's holes"
 [ "$(grep -c lseek trace)" -lt 1000 ] || fail "the file was asked too often"
