@@ -154,6 +154,9 @@ def find_servers():
                         capture_output=True).returncode == 0:
         s["qcow2dec"] = Server(
             "qcow2dec", qcow2dec(["nbdkit", "--filter=qcow2dec", "file"]))
+    if opt.before:
+        s["before"] = Server("before", nbdkit(
+            "--filter=" + os.path.abspath(opt.before)))
     s["qcow2ext"] = Server("qcow2ext", nbdkit("--filter=" + opt.filter))
     return s
 
@@ -398,8 +401,8 @@ class Allocated(Workload):
         if self.write_small:
             # The first change of a clean page costs the file system far more
             # than the next ones: have them all changed.
-            with open(files.path("data.raw" if self.kind != "internal"
-                                 else image), "rb+", buffering=0) as f:
+            with open(files.path(image if image == "internal.qcow2"
+                                 else raw), "rb+", buffering=0) as f:
                 for at in range(0, os.fstat(f.fileno()).st_size, MiB):
                     os.pwrite(f.fileno(), os.pread(f.fileno(), MiB, at), at)
         return image
@@ -604,6 +607,83 @@ def add_targets(result):
 
 
 # ---------------------------------------------------------------------
+# Instructions.
+
+def self_cost(path):
+    """The instructions in callgrind's file, but for those in nbdkit and its
+    plugin.  Calls have costs of their own, which are inclusive."""
+    total = 0
+    names = {}
+    ours = call = False
+    with open(path) as f:
+        for line in f:
+            if line.startswith("ob="):
+                # "ob=(3) /a/b" names an object, "ob=(3)" is the same again
+                number, _, name = line[3:].strip().partition(" ")
+                name = names.setdefault(number, os.path.basename(name))
+                ours = name not in ("nbdkit", "nbdkit-file-plugin.so")
+            elif line.startswith("cob="):
+                number, _, name = line[4:].strip().partition(" ")
+                names.setdefault(number, os.path.basename(name))
+            elif line.startswith("calls="):
+                call = True
+            elif line[0] in "+-*0123456789":
+                if ours and not call:
+                    total += int(line.split()[1])
+                call = False
+    return total
+
+
+def instructions(kind, op, files):
+    """What the filter's callback and all that it calls take for 4 KiB of a
+    cluster that is mapped, from callgrind: processor instructions outside of
+    the kernel and of nbdkit.  What is done once falls out of the
+    difference."""
+    image = files.allocated(kind)[0]
+    sock = os.path.join(files.dir, "sock")
+    totals = []
+    for count in (500, 1500):
+        if os.path.exists(sock):
+            os.unlink(sock)
+        result = files.path("callgrind.out")
+        with open(files.path("log"), "w") as log:
+            process = subprocess.Popen(
+                ["valgrind", "--tool=callgrind", "--collect-atstart=no",
+                 "--toggle-collect=qcow2ext_p" + op,
+                 "--callgrind-out-file=" + result, "nbdkit", "-f", "-U", sock,
+                 "--filter=" + opt.filter, "file", image],
+                cwd=files.dir, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=log)
+        try:
+            run(opt.load, "--op=" + op, "--order=random", "--depth=1",
+                "--count=%d" % count, sock, stdout=subprocess.DEVNULL)
+        finally:
+            process.terminate()
+            process.wait()
+        totals.append(self_cost(result))
+    if totals[0] == 0:
+        sys.exit("callgrind saw nothing: has the filter symbols?")
+    return (totals[1] - totals[0]) / 1000
+
+
+def all_instructions():
+    files = Files(opt.dir)
+    result = {}
+    try:
+        for kind in ("pair", "pair-raw", "internal"):
+            for op in ("read", "write"):
+                n = instructions(kind, op, files)
+                result["%s/%s-4k" % (kind, op)] = n
+                print("%-18s %6.0f instructions a request"
+                      % ("%s/%s-4k" % (kind, op), n), flush=True)
+    finally:
+        files.remove()
+    os.makedirs(opt.out, exist_ok=True)
+    with open(os.path.join(opt.out, "instructions.json"), "w") as f:
+        f.write(json.dumps(result, indent=1) + "\n")
+
+
+# ---------------------------------------------------------------------
 # Showing.
 
 def human(value, unit):
@@ -778,6 +858,10 @@ def parse():
     p.add_argument("--out", default=".", help="for bench.json and others")
     p.add_argument("--filter", default=env.get("QCOW2EXT"),
                    help="the filter; default $QCOW2EXT")
+    p.add_argument("--before", default=env.get("BENCH_BEFORE"),
+                   metavar="FILTER", help="another build, to compare with")
+    p.add_argument("--only", default=env.get("BENCH_SERVERS"),
+                   help="not all servers: file,qemu-nbd,...")
     p.add_argument("--load", default=env.get("BENCH_LOAD"),
                    help="the load generator; default $BENCH_LOAD")
     p.add_argument("--also-qemu", action="append", default=[],
@@ -785,6 +869,8 @@ def parse():
     p.add_argument("--qcow2dec", metavar="COMMAND",
                    default=env.get("BENCH_QCOW2DEC"),
                    help="nbdkit --filter=qcow2dec file, if not the usual one")
+    p.add_argument("--instructions", action="store_true",
+                   help="count them, with callgrind, and nothing else")
     p.add_argument("--merge", nargs="+", metavar="JSON",
                    help="only put together what earlier runs found")
     o = p.parse_args()
@@ -835,9 +921,15 @@ def main():
             sys.exit("--%s=%s: does not exist" % (what, path))
     opt.filter = os.path.abspath(opt.filter)
     opt.load = os.path.abspath(opt.load)
+    if opt.instructions:
+        all_instructions()
+        return
     if file_system(opt.memory) != "tmpfs":
         workloads = [w for w in workloads if w.where != "memory"]
     servers = find_servers()
+    if opt.only:
+        servers = {n: s for n, s in servers.items()
+                   if n in opt.only.split(",") + ["qcow2ext"]}
     report = {"machine": machine(),
               "settings": {"rounds": opt.rounds, "seconds": opt.seconds,
                            "size": opt.size, "touches": opt.touches},
