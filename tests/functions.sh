@@ -124,6 +124,15 @@ requires_guestfish ()
     fi
 }
 
+# nbdkit_minor
+#
+# Print M of nbdkit 1.M.
+
+nbdkit_minor ()
+{
+    nbdkit --dump-config | sed -n 's/^version_minor=//p'
+}
+
 #----------------------------------------------------------------------
 # fail MSG...
 #

@@ -20,7 +20,7 @@ grep '^has_pread=1$' dump
 grep '^qcow2ext_' dump > ours || :
 cat ours
 
-minor=$(nbdkit --dump-config | sed -n 's/^version_minor=//p')
+minor=$(nbdkit_minor)
 if [ "$minor" -lt 36 ]; then
     [ ! -s ours ] || fail "nbdkit 1.$minor is said not to ask filters"
     exit 0
