@@ -13,8 +13,16 @@ library=$abs_top_builddir/tests/.libs/fail-io.so
 [ -e "$library" ] || fail "$library has not been built"
 
 for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
-            data_file=x.data data_file=x.data,data_file_raw=on; do
-    new_image -o $opts x.qcow2 1M
+            data_file=x.data data_file=x.data,data_file_raw=on unmapped; do
+    if [ $opts = unmapped ]; then
+        # A raw data file, but not what QEMU makes: nothing is mapped.
+        rm x.*
+        mkimage x.qcow2 --size 1M --cluster-bits 16 --data-file x.data --raw \
+                --data-file-out x.data
+        truncate -s 1M x.data
+    else
+        new_image -o $opts x.qcow2 1M
+    fi
     files=(x.qcow2)
     [ ! -e x.data ] || files+=(x.data)
     export FAIL_IO=$tmp/control
@@ -25,7 +33,7 @@ for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
     no_errors
     # Nor has the raw file what only a failed write has left.
     case $opts in
-        *raw=on*)
+        *raw=on* | unmapped)
             qemu-img convert -f qcow2 -O raw x.qcow2 now.raw
             same_file now.raw x.data ;;
     esac
