@@ -5,17 +5,18 @@
  * is not parallel per connection, which protects nothing here: so where the
  * layers below are not parallel, every call takes one mutex.
  *
- * What the layer demands of a request (its block size constraints) is met
- * here, by reading more than was asked for and by splitting.
+ * What the layer demands of a request (its block size constraints) is met by
+ * store-blocks.c.
  */
 
 #include "build-config.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cleanup.h"
+#include "store-blocks.h"
 #include "store-next.h"
 
 /* The largest request that every plugin takes. */
@@ -25,18 +26,13 @@ struct store_next {
   struct store store;
   nbdkit_next *next;
   uint64_t size;                /* fixed while the context is open */
-  uint32_t minimum, maximum;    /* request sizes; minimum a power of 2 */
+  struct block_limits limits;
   bool can_cache, can_zero, can_fast_zero, can_flush;
   bool serialize;
 };
 
 /* One for all contexts: they share the layers below. */
 static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
-
-/* Held (for writing) while part of a block is read, changed and written, so
- * that nobody else writes to that block meanwhile (for reading).
- */
-static pthread_rwlock_t partial_lock = PTHREAD_RWLOCK_INITIALIZER;
 
 /* Calls a function of the layer below; an expression that is 0 or -errno. */
 #define CALL(s, function, ...)                                          \
@@ -51,76 +47,11 @@ static pthread_rwlock_t partial_lock = PTHREAD_RWLOCK_INITIALIZER;
   })
 
 static int
-read_blocks (struct store_next *s, void *buf, uint32_t count, uint64_t offset)
-{
-  return CALL (s, pread, buf, count, offset, 0);
-}
-
-/* The size of the first request that a range is split into: whole blocks, or
- * (partial) a part of one.
- */
-static size_t
-next_piece (const struct store_next *s, size_t count, uint64_t offset,
-            bool *partial)
-{
-  const size_t mask = s->minimum - 1;
-  size_t n;
-
-  *partial = (offset & mask) || (count & ~mask) == 0;
-  if (*partial) {
-    n = s->minimum - (offset & mask);
-    return n < count ? n : count;
-  }
-  n = count & ~mask;
-  return n < s->maximum ? n : s->maximum;
-}
-
-/* Reads a part of one block. */
-static int
-read_partial (struct store_next *s, void *buf, size_t count, uint64_t offset)
-{
-  const uint64_t block = offset & -(uint64_t) s->minimum;
-  const uint64_t left = s->size - block;
-  CLEANUP_FREE uint8_t *bounce = malloc (s->minimum);
-  int r;
-
-  if (bounce == NULL)
-    return -ENOMEM;
-  r = read_blocks (s, bounce, left < s->minimum ? left : s->minimum, block);
-  if (r == 0)
-    memcpy (buf, bounce + (offset - block), count);
-  return r;
-}
-
-static int
 next_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
   struct store_next *s = (struct store_next *) store;
-  uint8_t *p = buf;
-  int r;
 
-  if (offset >= s->size || count > s->size - offset) {
-    const size_t n = offset < s->size ? s->size - offset : 0;
-
-    memset (p + n, 0, count - n);
-    count = n;
-  }
-
-  while (count > 0) {
-    bool partial;
-    const size_t n = next_piece (s, count, offset, &partial);
-
-    if (partial)
-      r = read_partial (s, p, n, offset);
-    else
-      r = read_blocks (s, p, n, offset);
-    if (r < 0)
-      return r;
-    p += n;
-    offset += n;
-    count -= n;
-  }
-  return 0;
+  return CALL (s, pread, buf, count, offset, 0);
 }
 
 static int
@@ -145,48 +76,8 @@ static int
 next_cache (struct store *store, uint64_t count, uint64_t offset)
 {
   struct store_next *s = (struct store_next *) store;
-  const uint64_t mask = s->minimum - 1;
-  uint64_t end;
 
-  if (!s->can_cache || offset >= s->size)
-    return 0;
-  end = (offset + count + mask) & ~mask;
-  offset &= ~mask;
-  if (end > s->size)
-    end = s->size;
-
-  while (offset < end) {
-    const uint64_t n = end - offset < s->maximum ? end - offset : s->maximum;
-    const int r = CALL (s, cache, n, offset, 0);
-
-    if (r < 0)
-      return r;
-    offset += n;
-  }
-  return 0;
-}
-
-/* Changes a part of one block. */
-static int
-write_partial (struct store_next *s, const void *buf, size_t count,
-               uint64_t offset)
-{
-  const uint64_t block = offset & -(uint64_t) s->minimum;
-  const uint64_t left = s->size - block;
-  const uint32_t n = left < s->minimum ? left : s->minimum;
-  CLEANUP_FREE uint8_t *bounce = malloc (s->minimum);
-  int r;
-
-  if (bounce == NULL)
-    return -ENOMEM;
-  pthread_rwlock_wrlock (&partial_lock);
-  r = read_blocks (s, bounce, n, block);
-  if (r == 0) {
-    memcpy (bounce + (offset - block), buf, count);
-    r = CALL (s, pwrite, bounce, n, block, 0);
-  }
-  pthread_rwlock_unlock (&partial_lock);
-  return r;
+  return s->can_cache ? CALL (s, cache, count, offset, 0) : 0;
 }
 
 static int
@@ -194,30 +85,8 @@ next_pwrite (struct store *store, const void *buf, size_t count,
              uint64_t offset)
 {
   struct store_next *s = (struct store_next *) store;
-  const uint8_t *p = buf;
-  int r;
 
-  if (offset > s->size || count > s->size - offset)
-    return -ENOSPC;             /* nbdkit aborts on a write past the end */
-
-  while (count > 0) {
-    bool partial;
-    const size_t n = next_piece (s, count, offset, &partial);
-
-    if (partial)
-      r = write_partial (s, p, n, offset);
-    else {
-      pthread_rwlock_rdlock (&partial_lock);
-      r = CALL (s, pwrite, p, n, offset, 0);
-      pthread_rwlock_unlock (&partial_lock);
-    }
-    if (r < 0)
-      return r;
-    p += n;
-    offset += n;
-    count -= n;
-  }
-  return 0;
+  return CALL (s, pwrite, buf, count, offset, 0);
 }
 
 static int
@@ -225,40 +94,14 @@ next_zero (struct store *store, uint64_t count, uint64_t offset,
            unsigned flags)
 {
   struct store_next *s = (struct store_next *) store;
-  const bool aligned = ((offset | count) & (s->minimum - 1)) == 0;
-  CLEANUP_FREE uint8_t *zeros = NULL;
   int r;
 
-  if (offset >= s->size)
-    return 0;
-  if (count > s->size - offset)
-    count = s->size - offset;
-
-  if (flags & STORE_ZERO_FAST && !(aligned && s->can_fast_zero))
+  if (!s->can_zero || ((flags & STORE_ZERO_FAST) && !s->can_fast_zero))
     return -ENOTSUP;
-  if (!(aligned && s->can_zero)) {
-    zeros = calloc (1, count < MAX_REQUEST ? count : MAX_REQUEST);
-    if (zeros == NULL)
-      return -ENOMEM;
-  }
-  while (count > 0) {
-    const uint32_t n = count < s->maximum ? count : s->maximum;
-
-    if (zeros)
-      r = next_pwrite (store, zeros, n, offset);
-    else {
-      pthread_rwlock_rdlock (&partial_lock);
-      r = CALL (s, zero, n, offset,
-                (flags & STORE_ZERO_PUNCH ? NBDKIT_FLAG_MAY_TRIM : 0)
-                | (flags & STORE_ZERO_FAST ? NBDKIT_FLAG_FAST_ZERO : 0));
-      pthread_rwlock_unlock (&partial_lock);
-    }
-    if (r < 0)
-      return r == -EOPNOTSUPP ? -ENOTSUP : r;
-    offset += n;
-    count -= n;
-  }
-  return 0;
+  r = CALL (s, zero, count, offset,
+            (flags & STORE_ZERO_PUNCH ? NBDKIT_FLAG_MAY_TRIM : 0)
+            | (flags & STORE_ZERO_FAST ? NBDKIT_FLAG_FAST_ZERO : 0));
+  return r == -EOPNOTSUPP ? -ENOTSUP : r;
 }
 
 /* A trim of the layer below promises nothing about what is read then. */
@@ -326,9 +169,14 @@ prepare (struct store_next *s)
   s->size = size;
   if (s->next->block_size (s->next, &minimum, &preferred, &maximum) == -1)
     return -1;
-  s->minimum = minimum ? minimum : 1;
-  s->maximum = maximum && maximum < MAX_REQUEST ? maximum : MAX_REQUEST;
-  s->maximum &= ~(s->minimum - 1);
+  if (minimum == 0)
+    minimum = 1;
+  if (maximum == 0 || maximum > MAX_REQUEST)
+    maximum = MAX_REQUEST;
+  maximum &= ~(minimum - 1);
+  s->limits = (struct block_limits) {
+    .minimum = minimum, .maximum = maximum, .maximum_zero = maximum,
+  };
   if ((r = s->next->can_cache (s->next)) == -1)
     return -1;
   s->can_cache = r != NBDKIT_CACHE_NONE;
@@ -352,6 +200,7 @@ store_next_open (nbdkit_backend *backend, const char *name, int readonly,
                  bool serialize)
 {
   struct store_next *s = calloc (1, sizeof *s);
+  struct store *store;
 
   if (s == NULL || (s->store.name = strdup (name)) == NULL) {
     nbdkit_error ("malloc: %m");
@@ -371,5 +220,8 @@ store_next_open (nbdkit_backend *backend, const char *name, int readonly,
     next_close (&s->store);
     return NULL;
   }
-  return &s->store;
+  store = store_blocks_new (&s->store, &s->limits);
+  if (store == NULL)
+    nbdkit_error ("malloc: %m");
+  return store;
 }

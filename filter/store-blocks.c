@@ -1,0 +1,383 @@
+/* qcow2ext: a store over one that takes only whole blocks.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cleanup.h"
+#include "store-blocks.h"
+
+/* Zeros are written in pieces of this size. */
+#define ZERO_CHUNK (1 << 20)
+
+struct store_blocks {
+  struct store store;           /* its name is that of inner */
+  struct store *inner;
+  uint64_t size;                /* of inner, fixed */
+  struct block_limits limits;
+};
+
+/* Held (for writing) while part of a block is read, changed and written, so
+ * that nobody else writes to that block meanwhile (for reading).  It is one
+ * for all stores, because several may lead to the same blocks.
+ */
+static pthread_rwlock_t partial_lock = PTHREAD_RWLOCK_INITIALIZER;
+
+static uint64_t
+mask_of (const struct store_blocks *s)
+{
+  return (uint64_t) s->limits.minimum - 1;
+}
+
+/* Around a change of whole blocks. */
+static void
+whole_begin (const struct store_blocks *s)
+{
+  if (s->limits.minimum > 1)
+    pthread_rwlock_rdlock (&partial_lock);
+}
+
+static void
+whole_end (const struct store_blocks *s)
+{
+  if (s->limits.minimum > 1)
+    pthread_rwlock_unlock (&partial_lock);
+}
+
+/* The size of the first request that a range is split into: whole blocks, or
+ * (partial) a part of one.
+ */
+static size_t
+next_piece (const struct store_blocks *s, size_t count, uint64_t offset,
+            bool *partial)
+{
+  const size_t mask = mask_of (s);
+  size_t n;
+
+  *partial = (offset & mask) || (count & ~mask) == 0;
+  if (*partial) {
+    n = s->limits.minimum - (offset & mask);
+    return n < count ? n : count;
+  }
+  n = count & ~mask;
+  return n < s->limits.maximum ? n : s->limits.maximum;
+}
+
+/* The block that holds offset, and how much of it there is. */
+static uint32_t
+block_at (const struct store_blocks *s, uint64_t offset, uint64_t *block)
+{
+  *block = offset & ~mask_of (s);
+  return s->size - *block < s->limits.minimum ? s->size - *block
+                                              : s->limits.minimum;
+}
+
+/* Reads a part of one block. */
+static int
+read_partial (struct store_blocks *s, void *buf, size_t count,
+              uint64_t offset)
+{
+  CLEANUP_FREE uint8_t *bounce = malloc (s->limits.minimum);
+  uint64_t block;
+  const uint32_t n = block_at (s, offset, &block);
+  int r;
+
+  if (bounce == NULL)
+    return -ENOMEM;
+  r = store_pread (s->inner, bounce, n, block);
+  if (r == 0)
+    memcpy (buf, bounce + (offset - block), count);
+  return r;
+}
+
+static int
+blocks_pread (struct store *store, void *buf, size_t count, uint64_t offset)
+{
+  struct store_blocks *s = (struct store_blocks *) store;
+  uint8_t *p = buf;
+  int r;
+
+  if (offset >= s->size || count > s->size - offset) {
+    const size_t n = offset < s->size ? s->size - offset : 0;
+
+    memset (p + n, 0, count - n);
+    count = n;
+  }
+
+  while (count > 0) {
+    bool partial;
+    const size_t n = next_piece (s, count, offset, &partial);
+
+    if (partial)
+      r = read_partial (s, p, n, offset);
+    else
+      r = store_pread (s->inner, p, n, offset);
+    if (r < 0)
+      return r;
+    p += n;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+static int
+blocks_get_size (struct store *store, uint64_t *size)
+{
+  *size = ((struct store_blocks *) store)->size;
+  return 0;
+}
+
+static int
+blocks_extent (struct store *store, uint64_t offset, uint64_t *end,
+               unsigned *type)
+{
+  struct store_blocks *s = (struct store_blocks *) store;
+  uint64_t block;
+  uint32_t n;
+  int r;
+
+  if (offset >= s->size) {
+    *end = UINT64_MAX;
+    *type = EXTENT_HOLE | EXTENT_ZERO;
+    return 0;
+  }
+  n = block_at (s, offset, &block);
+  r = store_extent (s->inner, block, end, type);
+  if (r == 0 && *end <= offset) { /* more than one in a block */
+    *end = block + n;
+    *type = EXTENT_DATA;
+  }
+  return r;
+}
+
+static int
+blocks_cache (struct store *store, uint64_t count, uint64_t offset)
+{
+  struct store_blocks *s = (struct store_blocks *) store;
+  uint64_t end;
+
+  if (offset >= s->size)
+    return 0;
+  end = (offset + count + mask_of (s)) & ~mask_of (s);
+  offset &= ~mask_of (s);
+  if (end > s->size)
+    end = s->size;
+
+  while (offset < end) {
+    const uint64_t n = end - offset < s->limits.maximum ? end - offset
+                                                        : s->limits.maximum;
+    const int r = store_cache (s->inner, n, offset);
+
+    if (r < 0)
+      return r;
+    offset += n;
+  }
+  return 0;
+}
+
+/* Changes a part of one block. */
+static int
+write_partial (struct store_blocks *s, const void *buf, size_t count,
+               uint64_t offset)
+{
+  CLEANUP_FREE uint8_t *bounce = malloc (s->limits.minimum);
+  uint64_t block;
+  const uint32_t n = block_at (s, offset, &block);
+  int r;
+
+  if (bounce == NULL)
+    return -ENOMEM;
+  pthread_rwlock_wrlock (&partial_lock);
+  r = store_pread (s->inner, bounce, n, block);
+  if (r == 0) {
+    memcpy (bounce + (offset - block), buf, count);
+    r = store_pwrite (s->inner, bounce, n, block);
+  }
+  pthread_rwlock_unlock (&partial_lock);
+  return r;
+}
+
+static int
+blocks_pwrite (struct store *store, const void *buf, size_t count,
+               uint64_t offset)
+{
+  struct store_blocks *s = (struct store_blocks *) store;
+  const uint8_t *p = buf;
+  int r;
+
+  if (offset > s->size || count > s->size - offset)
+    return -ENOSPC;
+
+  while (count > 0) {
+    bool partial;
+    const size_t n = next_piece (s, count, offset, &partial);
+
+    if (partial)
+      r = write_partial (s, p, n, offset);
+    else {
+      whole_begin (s);
+      r = store_pwrite (s->inner, p, n, offset);
+      whole_end (s);
+    }
+    if (r < 0)
+      return r;
+    p += n;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+static int
+write_zeros (struct store *store, uint64_t count, uint64_t offset)
+{
+  const size_t chunk = count < ZERO_CHUNK ? count : ZERO_CHUNK;
+  CLEANUP_FREE void *zeros = NULL;
+
+  if (count == 0)
+    return 0;
+  zeros = calloc (1, chunk);
+  if (zeros == NULL)
+    return -ENOMEM;
+  while (count > 0) {
+    const size_t n = count < chunk ? count : chunk;
+    const int r = blocks_pwrite (store, zeros, n, offset);
+
+    if (r < 0)
+      return r;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+static int
+blocks_zero (struct store *store, uint64_t count, uint64_t offset,
+             unsigned flags)
+{
+  struct store_blocks *s = (struct store_blocks *) store;
+  uint64_t end, pos, stop;
+  int r;
+
+  if (offset >= s->size)
+    return 0;
+  if (count > s->size - offset)
+    count = s->size - offset;
+  end = offset + count;
+
+  pos = (offset + mask_of (s)) & ~mask_of (s);
+  stop = end & ~mask_of (s);
+  if ((flags & STORE_ZERO_FAST) && (pos != offset || stop != end))
+    return -ENOTSUP;
+  if (pos >= stop)
+    return write_zeros (store, count, offset);
+
+  if ((r = write_zeros (store, pos - offset, offset)) < 0)
+    return r;
+  while (pos < stop) {
+    const uint64_t left = stop - pos;
+    const uint64_t n = left < s->limits.maximum_zero
+      ? left : s->limits.maximum_zero;
+
+    whole_begin (s);
+    r = store_zero (s->inner, n, pos, flags);
+    whole_end (s);
+    if (r == -ENOTSUP && !(flags & STORE_ZERO_FAST))
+      break;
+    if (r < 0)
+      return r;
+    pos += n;
+  }
+  return write_zeros (store, end - pos, pos);
+}
+
+static int
+blocks_discard (struct store *store, uint64_t count, uint64_t offset)
+{
+  struct store_blocks *s = (struct store_blocks *) store;
+  int r = 0;
+
+  if (offset >= s->size)
+    return 0;
+  if (count > s->size - offset)
+    count = s->size - offset;
+  if ((offset | count) & mask_of (s))
+    return -ENOTSUP;
+  while (r == 0 && count > 0) {
+    const uint64_t n = count < s->limits.maximum_zero
+      ? count : s->limits.maximum_zero;
+
+    whole_begin (s);
+    r = store_discard (s->inner, n, offset);
+    whole_end (s);
+    offset += n;
+    count -= n;
+  }
+  return r;
+}
+
+static int
+blocks_flush (struct store *store)
+{
+  return store_flush (((struct store_blocks *) store)->inner);
+}
+
+static int
+blocks_resize (struct store *store, uint64_t size)
+{
+  (void) store, (void) size;
+  return -ENOTSUP;
+}
+
+static void
+blocks_close (struct store *store)
+{
+  store_close (((struct store_blocks *) store)->inner);
+  free (store);
+}
+
+static const struct store_ops blocks_ops = {
+  .pread = blocks_pread,
+  .get_size = blocks_get_size,
+  .extent = blocks_extent,
+  .cache = blocks_cache,
+  .pwrite = blocks_pwrite,
+  .zero = blocks_zero,
+  .discard = blocks_discard,
+  .flush = blocks_flush,
+  .resize = blocks_resize,
+  .close = blocks_close,
+};
+
+struct store *
+store_blocks_new (struct store *inner, const struct block_limits *limits)
+{
+  struct store_blocks *s = calloc (1, sizeof *s);
+  int r;
+
+  if (s == NULL) {
+    store_close (inner);
+    errno = ENOMEM;
+    return NULL;
+  }
+  s->store = (struct store) {
+    .ops = &blocks_ops,
+    .name = inner->name,
+    .fixed_size = inner->fixed_size,
+    .readonly = inner->readonly,
+  };
+  s->inner = inner;
+  s->limits = *limits;
+  if ((r = store_get_size (inner, &s->size)) < 0) {
+    blocks_close (&s->store);
+    errno = -r;
+    return NULL;
+  }
+  return &s->store;
+}
