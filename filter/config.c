@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -117,6 +118,67 @@ set_backing_format (const char *key, const char *value)
   return set_string (key, &config.backing_format, copy_string (value));
 }
 
+/* What libnbd takes for the URI of an NBD server.  A file of such a name can
+ * still be given with "./" before it.
+ */
+static bool
+is_nbd_uri (const char *value)
+{
+  static const char *const schemes[] = {
+    "nbd://", "nbds://", "nbd+unix://", "nbds+unix://", "nbd+vsock://",
+    "nbds+vsock://",
+  };
+
+  for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
+    if (strncmp (value, schemes[i], strlen (schemes[i])) == 0)
+      return true;
+  return false;
+}
+
+/* The server changes its directory before it connects, so paths in a URI have
+ * to be absolute.
+ */
+static int
+check_uri_paths (const char *key, const char *uri)
+{
+  static const char *const paths[] = {
+    "socket=", "tls-certificates=", "tls-psk-file=",
+  };
+  const char *p = strchr (uri, '?');
+
+  while (p) {
+    p++;
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+      const size_t n = strlen (paths[i]);
+
+      if (strncmp (p, paths[i], n) == 0 && p[n] != '/'
+          && strncasecmp (p + n, "%2f", 3) != 0) {
+        nbdkit_error ("%s=%s: the path after %s must be absolute", key, uri,
+                      paths[i]);
+        return -1;
+      }
+    }
+    p = strpbrk (p, "&;");
+  }
+  return 0;
+}
+
+static int
+set_data_file (const char *key, const char *value)
+{
+  if (!is_nbd_uri (value))
+    return set_string (key, &config.data_file, nbdkit_absolute_path (value));
+#ifndef HAVE_LIBNBD
+  nbdkit_error ("%s=%s: this filter was built without libnbd, so the data file "
+                "cannot be on an NBD server", key, value);
+  return -1;
+#endif
+  if (check_uri_paths (key, value) == -1)
+    return -1;
+  config.data_is_nbd = true;
+  return set_string (key, &config.data_file, copy_string (value));
+}
+
 /* The file= of the plugin: where the image is, if it is a local file.  The
  * plugin itself may mean something else by it, so nothing here is an error.
  */
@@ -202,7 +264,7 @@ config_parse (const char *key, const char *value)
     return -1;
   }
   if (strcmp (key, "qcow2ext-data-file") == 0)
-    return set_string (key, &config.data_file, nbdkit_absolute_path (value));
+    return set_data_file (key, value);
   if (strcmp (key, "qcow2ext-backing-file") == 0)
     return set_string (key, &config.backing_file,
                        strcmp (value, "none") == 0

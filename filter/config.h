@@ -18,6 +18,7 @@ struct config {
   bool dir;                     /* dir= or dirfd= was seen */
 
   char *data_file;              /* absolute, or NULL */
+  bool data_is_nbd;             /* data_file is a URI */
   char *backing_file;           /* absolute, "none", or NULL */
   char *backing_format;         /* "raw", "qcow2", or NULL */
   char **allow;                 /* resolved directories */
@@ -44,8 +45,8 @@ int config_check (void);
 void config_free (void);
 
 #define CONFIG_HELP                                                     \
-  "qcow2ext-data-file=<FILE>         External data file, whatever the\n" \
-  "                                  image says.\n"                     \
+  "qcow2ext-data-file=<FILE>|<URI>   External data file, or an NBD server\n" \
+  "                                  that has it, whatever the image says.\n" \
   "qcow2ext-backing-file=<FILE>|none Backing file, whatever the image\n" \
   "                                  says.\n"                           \
   "qcow2ext-backing-format=raw|qcow2 Format of the backing file.\n"     \

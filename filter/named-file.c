@@ -6,7 +6,8 @@
  * names.  The rules:
  *
  * - A file given on the command line is opened as it is, and what it names in
- *   turn may lie in its own directory.
+ *   turn may lie in its own directory.  Only the command line can say that
+ *   data is on an NBD server.
  * - A name in an image is a path, relative to the directory of that image (if
  *   the image was reached through a symbolic link: first the link's, then the
  *   file's); a protocol ("nbd:", "json:") is refused.
@@ -38,6 +39,7 @@
 #include "image-lock.h"
 #include "named-file.h"
 #include "report.h"
+#include "store-nbd.h"
 
 static char *
 directory_of (const char *path)
@@ -426,6 +428,20 @@ make_store (struct named_files *files, const struct request *q, int fd,
   return *store ? 0 : -errno;
 }
 
+/* The data is on an NBD server, says the operator. */
+static int
+open_nbd (const struct named_files *files, struct store **store)
+{
+#ifdef HAVE_LIBNBD
+  return files->connect
+    ? store_nbd_open (config.data_file, files->writable, store)
+    : store_nbd_placeholder (config.data_file, store);
+#else
+  (void) files, (void) store;
+  return -ENOTSUP;              /* config.c has refused it */
+#endif
+}
+
 int
 named_open_data (void *opaque, unsigned depth, const struct store *of,
                  const char *name, struct store **store)
@@ -440,6 +456,8 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   struct stat st;
   int fd;
 
+  if (depth == 0 && config.data_is_nbd)
+    return open_nbd (files, store);
   if (depth == 0 && config.data_file) {
     q.name = config.data_file;
     fd = open_trusted (&q, &st);

@@ -23,6 +23,7 @@ struct named_files {
   bool writable;                /* open the served image's data file so, if
                                    we may */
   bool lock;                    /* lock backing files */
+  bool connect;                 /* ask an NBD server that has the data */
   struct place layer;           /* of the current layer */
   struct place tree;            /* the default tree */
   struct file_id *seen;

@@ -203,6 +203,7 @@ struct purpose {
   const char *snapshot;         /* ID or name; NULL: the live disk */
   bool writable;
   bool lock;
+  bool serve;                   /* not only to see whether it is a good one */
   const struct image_write_env *write_env;
 };
 
@@ -239,6 +240,7 @@ open_image (struct store *store, const char *path, const struct stat *st,
   }
   files.writable = purpose->writable;
   files.lock = purpose->lock;
+  files.connect = purpose->serve;
   if (image_open (store, &options, &image) < 0)
     image = NULL;
   named_files_free (&files);
@@ -387,6 +389,7 @@ open_session (struct session *s, nbdkit_backend *backend)
     .snapshot = s->snapshot,
     .writable = s->writable,
     .lock = config.lock,
+    .serve = true,
     .write_env = s->writable ? env : NULL,
   };
 
@@ -412,7 +415,7 @@ open_session (struct session *s, nbdkit_backend *backend)
   /* It may have refused to be written to: others may, then. */
   s->writable = image_is_writable (s->image);
   if (lock_image () < 0
-      || (config.lock && s->image->external
+      || (config.lock && s->image->external && !config.data_is_nbd
           && store_file_lock (s->image->data, s->writable) < 0))
     return -1;
   s->description = image_describe (s->image);
@@ -821,6 +824,11 @@ static const struct {
   { "libdeflate", "yes" },
 #else
   { "libdeflate", "no" },
+#endif
+#ifdef HAVE_LIBNBD
+  { "libnbd", "yes" },
+#else
+  { "libnbd", "no" },
 #endif
 };
 

@@ -175,8 +175,8 @@ open_data (struct image *image, const struct image_env *env, unsigned depth)
     return r;
   r = store_get_size (image->data, &size);
   if (r == 0 && size < image->size) {
-    report_error ("%s: the external data file %s is a device of %" PRIu64
-                  " bytes, too small for a disk of %" PRIu64,
+    report_error ("%s: the external data file %s has %" PRIu64 " bytes and "
+                  "cannot grow, too small for a disk of %" PRIu64,
                   image->file->name, image->data->name, size, image->size);
     r = -EINVAL;
   }
