@@ -765,6 +765,14 @@ run_once (struct nbd_pool *p, struct nbd_request *r, int64_t deadline)
 }
 
 int
+nbd_pool_wait (struct nbd_pool *p)
+{
+  const struct nbd_request any = { .limited = false };
+
+  return get_link (p, &any, now () + WAIT_TIME) ? 0 : -EIO;
+}
+
+int
 nbd_pool_run (struct nbd_pool *p, struct nbd_request *r)
 {
   int64_t deadline = now () + WAIT_TIME;

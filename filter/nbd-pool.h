@@ -67,6 +67,9 @@ struct nbd_pool *nbd_pool_open (const char *uri,
                                 const struct nbd_events *events,
                                 struct nbd_facts *facts);
 
+/* Waits some seconds for a connection.  Returns 0 or -EIO (reported). */
+int nbd_pool_wait (struct nbd_pool *pool);
+
 /* Does a request, in the caller's thread as far as that goes, and waits for
  * the answer.  If there is no connection, it waits some seconds for one; a
  * limited request does not wait.  Returns 0; -ENOTCONN if the connection was

@@ -114,9 +114,14 @@ run_change (struct store_nbd *s, struct nbd_request *request)
 {
   int r;
 
+  /* A change that waits for a connection has not begun: it would be older than
+   * that connection.
+   */
+  if (s->pool == NULL || nbd_pool_wait (s->pool) < 0)
+    return -EIO;
   {
     LOCK_FOR_SCOPE (&s->lock);
-    if (s->lost || s->pool == NULL)
+    if (s->lost)
       return -EIO;
     s->begun++;
   }
@@ -277,7 +282,7 @@ static int
 nbd_store_flush (struct store *store)
 {
   struct store_nbd *s = (struct store_nbd *) store;
-  struct nbd_request request = { .command = NBD_FLUSH };
+  struct nbd_request request = { .command = NBD_FLUSH, .limited = true };
   uint64_t covers;
   int r;
 
@@ -285,16 +290,12 @@ nbd_store_flush (struct store *store)
     LOCK_FOR_SCOPE (&s->lock);
     if (s->lost)
       return -EIO;
+    if (s->begun == s->flushed)
+      return 0;
     covers = s->begun == s->ended ? s->begun : s->flushed;
-    request.limited = s->begun != s->flushed;
     request.max_mark = s->flushed;
   }
-  if (!s->facts.can_flush)
-    r = 0;
-  else if (request.limited)
-    r = nbd_pool_run (s->pool, &request);
-  else
-    r = run_again (s, &request);
+  r = s->facts.can_flush ? nbd_pool_run (s->pool, &request) : 0;
 
   LOCK_FOR_SCOPE (&s->lock);
   if (r == -ENOTCONN)
@@ -366,6 +367,7 @@ store_nbd_open (const char *uri, bool writable, struct store **store)
   if ((r = store_nbd_placeholder (uri, store)) < 0)
     return r;
   s = (struct store_nbd *) *store;
+  *store = NULL;
   s->pool = nbd_pool_open (uri, &(struct nbd_events) {
                              .mark = mark,
                              .lost = connection_lost,

@@ -110,6 +110,17 @@ requires_nbd_module ()
     requires "$PYTHON" -c 'import nbd'
 }
 
+# requires_libnbd
+#
+# Skip the test unless the filter was built with libnbd.  The filter itself
+# says so from nbdkit 1.36 on only, so look how it was configured.
+
+requires_libnbd ()
+{
+    requires grep -q '^#define HAVE_LIBNBD 1' \
+             "$abs_top_builddir/build-config.h"
+}
+
 # requires_guestfish
 #
 # Skip the test unless guestfish can start its virtual machine.  There may be

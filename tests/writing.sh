@@ -223,6 +223,40 @@ EOF
     identical model.raw
 }
 
+# far_restart NBDKIT-ARGS...
+#
+# 'serve far', and a script ./restart that kills that server as hard as it
+# gets, and starts it again.
+
+far_restart ()
+{
+    local q
+    serve far "$@"
+    printf -v q '%q ' "$@"
+    cat > restart <<EOF
+#!/usr/bin/env bash
+set -e
+pid=\$(cat '$tmp/far.pid')
+kill -9 "\$pid"
+# Its connections are closed when its last thread has gone; the first one may
+# stay as a zombie.
+while kill -0 "\$pid" 2>/dev/null &&
+      ! { grep -q '^State:.Z' "/proc/\$pid/status" &&
+          [ "\$(find "/proc/\$pid/task" -mindepth 1 -maxdepth 1 |
+                 wc -l)" -eq 1 ]; } 2>/dev/null; do
+    sleep 0.02
+done
+rm -f '$tmp/far.pid' '$tmp/far.sock'
+nbdkit -P '$tmp/far.pid' -U '$tmp/far.sock' $q < /dev/null
+for ((i = 0; i < 600; i++)); do
+    [ ! -s '$tmp/far.pid' ] || exit 0
+    sleep 0.02
+done
+exit 1
+EOF
+    chmod +x restart
+}
+
 # size_for CLUSTER: several L2 tables' worth of small clusters, and some large
 # ones; never a whole number of clusters.
 

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# A server that allows it gets several connections, which share the requests;
+# another one gets a single one.
+# shellcheck source=tests/functions.sh
+source "${srcdir:-$(dirname "$0")}/functions.sh"
+# shellcheck source=tests/writing.sh
+source "$srcdir/writing.sh"
+requires_libnbd
+requires qemu-img --version
+requires_nbd_module
+cd "$tmp"
+new_image -o data_file=x.data,data_file_raw=on x.qcow2 16M
+truncate -s 16M x.data
+
+cat > many.py <<'END'
+import nbd, re, sys
+# Connections come up in the background, so this needs some tries.
+h = nbd.NBD ()
+h.connect_uri (sys.argv[1])
+wanted = int (sys.argv[2])
+for attempt in range (500):
+    ops = [h.aio_pwrite (b"x" * 4096, 65536 * i) for i in range (64)]
+    while ops:
+        h.poll (-1)
+        ops = [o for o in ops if not h.aio_command_completed (o)]
+    with open ("log") as f:
+        used = set (re.findall (r" connection=(\d+) Write ", f.read ()))
+    if len (used) >= wanted:
+        break
+print (sorted (used))
+assert len (used) == wanted, used
+h.shutdown ()
+END
+
+serve far --filter=log --filter=delay file x.data logfile=log delay-write=5ms
+serve s --filter="$qcow2ext" file x.qcow2 qcow2ext-data-file="$(uri far)"
+"$PYTHON" many.py "$(uri s)" 4
+stop s
+stop far
+clean
+
+serve far --filter=log --filter=delay --filter=multi-conn file x.data \
+      logfile=log delay-write=5ms multi-conn-mode=disable
+serve s --filter="$qcow2ext" file x.qcow2 qcow2ext-data-file="$(uri far)"
+"$PYTHON" many.py "$(uri s)" 1
+stop s
+stop far
+clean
