@@ -38,6 +38,7 @@ qcow2ext_qcow2_versions=2 3
 qcow2ext_zlib=$(linked z)
 qcow2ext_zstd=$(linked zstd)
 qcow2ext_libdeflate=$(linked deflate)
+qcow2ext_libnbd=$(linked nbd)
 EOF
 while IFS= read -r line; do
     grep -qxF -- "$line" ours || fail "--dump-plugin does not say $line"
