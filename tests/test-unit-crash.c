@@ -28,15 +28,16 @@
 #define STATES_OF_LONG 4000     /* of one workload, in a long run */
 #define PAIRS_TRIED 800         /* of some thousands */
 #define QEMU_EVERY 499
+#define QEMU_EVERY_LONG 9973
 
 static struct crash_stats total;
-static unsigned failures;
+static unsigned failures, qemu_every = QEMU_EVERY;
 
 static void
 run (const struct workload *workload, uint64_t seed, uint64_t max_states)
 {
   const struct crash_options options = {
-    .seed = seed, .max_states = max_states, .qemu_every = QEMU_EVERY,
+    .seed = seed, .max_states = max_states, .qemu_every = qemu_every,
     .from_pause = strcmp (workload->name, "pair") == 0,
   };
   char failure[1024];
@@ -115,6 +116,17 @@ run_one (const char *spec, const char *name, unsigned variant, uint64_t seed)
   }
 }
 
+/* How many states to try of a workload in a long run.  Looking at large images
+ * takes longer.
+ */
+static uint64_t
+long_states (const struct image_spec *spec)
+{
+  const uint64_t bytes = spec->size + (spec->leaked << spec->cluster_bits);
+
+  return STATES_OF_LONG / (1 + (bytes >> 17));
+}
+
 /* Some of everything, with seeds that nobody has tried. */
 static void
 run_long (time_t until, uint64_t seed)
@@ -128,12 +140,14 @@ run_long (time_t until, uint64_t seed)
   for (; time (NULL) < until; seed++) {
     struct rng rng = { ~seed };
 
-    run_random (&crash_specs[rng_below (&rng, specs)], seed, STATES_OF_LONG);
+    const struct image_spec *spec = &crash_specs[rng_below (&rng, specs)];
+
+    run_random (spec, seed, long_states (spec));
     run_pair (rng_below (&rng, crash_pairs ()), seed, STATES_OF_LONG / 20);
     if (!crash_directed (&at, &workload))
       memset (&at, 0, sizeof at);
     else {
-      run (&workload, seed, STATES_OF_LONG);
+      run (&workload, seed, long_states (workload.spec));
       workload_free (&workload);
     }
   }
@@ -157,6 +171,7 @@ main (int argc, char *argv[])
   else if (argc > 1) {
     seed = argc > 2 ? strtoull (argv[2], NULL, 0) : (uint64_t) begin << 20;
     printf ("seeds from %" PRIu64 "\n", seed);
+    qemu_every = QEMU_EVERY_LONG;
     run_long (begin + strtol (argv[1], NULL, 0), seed);
   }
   else {

@@ -206,7 +206,8 @@ int image_flush (struct image *image);
 /* Brings the image into the state that it should have while nobody uses it:
  * all durable, nothing leaked, no unused tail.  With idle, only if nothing
  * has happened since the last call with it.  Does nothing if the image was
- * not written to.  Returns 0 or -errno (reported).
+ * not written to.  Returns 0 or -errno (reported); -EIO if writing has ended
+ * because of an error.
  */
 int image_settle (struct image *image, bool idle);
 
