@@ -5,6 +5,7 @@
 #include "build-config.h"
 
 #include "inflight.h"
+#include "pause-point.h"
 
 void
 inflight_init (struct inflight *f)
@@ -23,11 +24,13 @@ inflight_enter (struct inflight *f)
   for (;;) {
     const unsigned epoch = atomic_load (&f->epoch);
 
+    PAUSE_POINT ("enter: the set is known");
     t.set = epoch & 1;
     atomic_fetch_add (&f->slot[t.slot].count[t.set], 1);
     /* A flip in between may have found the set empty: we would be in the
      * wrong one.
      */
+    PAUSE_POINT ("enter: counted");
     if (atomic_load (&f->epoch) == epoch)
       return t;
     atomic_fetch_sub (&f->slot[t.slot].count[t.set], 1);
@@ -46,6 +49,7 @@ inflight_flip (struct inflight *f, unsigned *set)
   *set = atomic_load (&f->epoch) & 1;
   if (!inflight_is_empty (f, !*set))
     return false;
+  PAUSE_POINT ("flip: the old set is empty");
   atomic_fetch_add (&f->epoch, 1);
   return true;
 }

@@ -21,6 +21,7 @@
 #include "check.h"
 #include "cleanup.h"
 #include "mutant.h"
+#include "pause-point.h"
 #include "snapshot.h"
 #include "writer.h"
 
@@ -273,7 +274,7 @@ int
 writer_start (struct writer *w)
 {
   LOCK_FOR_SCOPE (&w->start_lock);
-  if (!w->started) {
+  if (!w->started || MUTANT (start_twice)) {
     const int r = start (w);
 
     if (r == -ENOSPC && !w->failed) { /* there may be space another time */
@@ -356,6 +357,7 @@ image_settle (struct image *image, bool idle)
   if (idle && atomic_exchange (&w->active, false))
     return 0;                   /* next time */
 
+  PAUSE_POINT ("settle: nothing was active");
   was_settled = atomic_exchange (&w->settled, true);
   for (unsigned i = 0; i < (MUTANT (settle_once) ? 1 : 4) && r == 0; i++) {
     bool dirty;

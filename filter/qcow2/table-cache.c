@@ -438,7 +438,7 @@ table_cache_load (struct image *image, uint32_t l1_index, const char **why)
   reader = brlock_read (&cache->lock);
   cached = image->l2[l1_index] != NULL;
   pthread_mutex_unlock (reader);
-  if (cached)
+  if (cached && !MUTANT (load_twice))
     return 0;
 
   /* A table moves only while it is in memory, so it stays here for as long

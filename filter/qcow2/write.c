@@ -29,6 +29,7 @@
 #include "cleanup.h"
 #include "mapping.h"
 #include "mutant.h"
+#include "pause-point.h"
 #include "writer.h"
 
 /* Up to this size, a write is put together in memory with what surrounds it,
@@ -136,6 +137,7 @@ enter_change (struct image *image, uint64_t count, uint64_t offset,
 
   for (;;) {
     *ticket = inflight_enter (&w->inflight);
+    PAUSE_POINT ("change: in flight");
     if (!w->tracking)
       return 0;
     if (w->bitmaps_open == BITMAPS_OPEN) {
@@ -259,8 +261,8 @@ ensure_table (struct writer *w, uint32_t l1_index)
 
   if (image_l2_offset (image, l1_index) == 0) {
     LOCK_FOR_SCOPE (&w->lock);
-    if (image_l2_offset (image, l1_index)) /* another plan made it */
-      return 0;
+    if (image_l2_offset (image, l1_index) && !MUTANT (table_twice))
+      return 0;                 /* another plan made it */
     r = w->failed ? -EIO : alloc_table (w, &host);
     if (r < 0)
       return r;

@@ -1,0 +1,53 @@
+/* qcow2ext: leaks for the soak test to find.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Preloaded into nbdkit, this leaks what SOAK_PLANT says with every write
+ * ("memory", "fds"), or whenever a file is closed ("file").
+ */
+
+#include "build-config.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+#define LEAK 65536
+
+/* What nobody can see is optimised away. */
+void *volatile soak_plant_last;
+
+static int
+planted (const char *what)
+{
+  const char *env = getenv ("SOAK_PLANT");
+
+  return env && strcmp (env, what) == 0;
+}
+
+ssize_t
+pwrite (int fd, const void *buf, size_t count, off_t offset)
+{
+  static int writes;
+
+  if (planted ("memory") && (soak_plant_last = malloc (LEAK)) != NULL)
+    memset (soak_plant_last, 1, LEAK);
+  if (planted ("fds")
+      && __atomic_fetch_add (&writes, 1, __ATOMIC_RELAXED) % 64 == 0)
+    (void) !dup (fd);
+  return syscall (SYS_pwrite64, fd, buf, count, offset);
+}
+
+int
+close (int fd)
+{
+  struct stat st;
+
+  if (planted ("file") && fstat (fd, &st) == 0 && S_ISREG (st.st_mode)
+      && (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDWR)
+    (void) !ftruncate (fd, st.st_size + (4 << 20));
+  return syscall (SYS_close, fd);
+}
