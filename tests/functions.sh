@@ -54,6 +54,31 @@ unset LANG LANGUAGE
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/q2x-XXXXXXXX")
 export tmp
 
+# Run nbdkit under valgrind, or with a sanitizer preloaded, as 'make
+# check-valgrind' does.  A test fails if that finds something.
+if [ -n "$QCOW2EXT_TEST_UNDER" ]; then
+    PATH=$abs_top_srcdir/tests/under:$PATH
+    under_logs=$tmp/under
+    export under_logs
+    mkdir "$under_logs"
+fi
+
+_check_under ()
+{
+    local f
+    for f in "$under_logs"/*; do
+        case $f in
+            */[0-9]* | */*.nbdkit.[0-9]*) ;;
+            *) continue ;;      # of what nbdkit has run
+        esac
+        if [ -s "$f" ]; then
+            cat "$f"
+            echo "$0: FAILED: $QCOW2EXT_TEST_UNDER has found something" >&2
+            status=1
+        fi
+    done
+}
+
 #----------------------------------------------------------------------
 # cleanup_fn CMD ARGS...
 #
@@ -78,6 +103,7 @@ _run_cleanup ()
         eval "${_cleanup_cmds[i]}"
     done
     cd /
+    [ -z "$QCOW2EXT_TEST_UNDER" ] || _check_under
     rm -rf "$tmp"
     exit "$status"
 }
@@ -231,7 +257,7 @@ _kill_pid ()
     local pid=$1 i
     _running "$pid" || return 0
     kill "$pid" 2>/dev/null || return 0
-    for ((i = 0; i < 100; i++)); do
+    for ((i = 0; i < ${QCOW2EXT_TEST_UNDER:+9}100; i++)); do
         _running "$pid" || return 0
         sleep 0.05
     done
