@@ -33,6 +33,7 @@
 #include <unistd.h>
 
 #include "crash-workloads.h"
+#include "format.h"
 #include "mutant.h"
 #include "scheduler.h"
 
@@ -352,7 +353,8 @@ static const struct {
   { "growth-write", growth_write,
     { "blocks", "reftable", "pair-empty", "empty" } },
   { "settle-flush", settle_flush,
-    { "mixed", "compressed", "snapshot", "4k", "pair", "raw-empty" } },
+    { "mixed", "compressed", "snapshot", "4k", "pair", "raw-empty",
+      "bitmaps", "bitmaps-pair", "bitmaps-raw" } },
   { "flush-flush", flush_flush,
     { "mixed", "snapshot", "pair", "raw-empty", "raw-full" } },
   { "three-flushes", three_flushes, { "mixed", "pair" } },
@@ -361,7 +363,7 @@ static const struct {
   { "failed-write-write", failed_write_write, { "mixed", "pair" } },
   { "first-writes", first_writes,
     { "empty", "snapshot", "compressed-snapshot", "pair", "raw-empty",
-      "1-bit" } },
+      "1-bit", "bitmaps" } },
 };
 #define RACES (sizeof races / sizeof races[0])
 
@@ -668,6 +670,41 @@ allow (struct run *run, bool (*must) (const struct done *, size_t),
   explore (&o, state);
 }
 
+/* What differs only with the image. */
+static struct pristine {
+  const struct image_spec *spec;
+  struct memory_file file[MEMORY_FILES];
+  uint8_t *guest;
+  uint32_t in_use;              /* bitmaps that were already */
+  unsigned leaks;
+} pristine;
+
+/* A bitmap that says that it is true has a bit for all that has changed. */
+static void
+check_bitmaps (struct run *run, const struct checker *c, bool settled,
+               const char *where)
+{
+  for (unsigned i = 0; i < c->bitmaps; i++) {
+    const uint64_t granule = c->bitmap[i].granule;
+
+    if (!(c->bitmap[i].flags & QCOW2_BITMAP_AUTO))
+      continue;
+    if (c->bitmap[i].flags & QCOW2_BITMAP_IN_USE) {
+      if (settled && !(pristine.in_use >> i & 1))
+        fail (run, "%s: bitmap %u is in use", where, i);
+      continue;
+    }
+    for (uint64_t at = 0, g = 0; at < c->size; at += granule, g++) {
+      const uint64_t n = c->size - at < granule ? c->size - at : granule;
+
+      if (!c->bitmap[i].bits[g]
+          && memcmp (c->guest + at, pristine.guest + at, n) != 0)
+        fail (run, "%s: bitmap %u misses the change of granule %" PRIu64,
+              where, i, g);
+    }
+  }
+}
+
 /* Checks a state of the files.  allowed NULL: whatever the guest sees. */
 static void
 check_files (struct run *run, struct memory_file *image,
@@ -682,6 +719,7 @@ check_files (struct run *run, struct memory_file *image,
   if (c.errors)
     fail (run, "%s: %s", where, c.message);
   else {
+    check_bitmaps (run, &c, settled, where);
     if (allowed)
       compare (run, allowed, c.guest, 0, spec->size, where);
     if (settled && c.leaks > run->initial_leaks)
@@ -762,35 +800,31 @@ check_flushes (struct run *run, size_t first)
 
 /* --- one schedule --- */
 
-/* What differs only with the image. */
-static struct pristine {
-  const struct image_spec *spec;
-  struct memory_file file[MEMORY_FILES];
-  unsigned leaks;
-} pristine;
-
 static void
 make_pristine (const struct image_spec *spec)
 {
-  uint8_t *guest = malloc (spec->size);
   struct checker c = { 0 };
 
-  if (pristine.spec == spec) {
-    free (guest);
+  if (pristine.spec == spec)
     return;
-  }
+  free (pristine.guest);
   for (unsigned i = 0; i < MEMORY_FILES; i++)
     memory_file_free (&pristine.file[i]);
   memset (&pristine, 0, sizeof pristine);
   pristine.spec = spec;
+  pristine.guest = malloc (spec->size);
+  if (pristine.guest == NULL)
+    abort ();
   make_image (spec, &pristine.file[MEMORY_IMAGE],
               &pristine.file[MEMORY_DATA], &pristine.file[MEMORY_BACKING],
-              guest);
+              pristine.guest);
   checker_run (&c, &pristine.file[MEMORY_IMAGE],
                &pristine.file[MEMORY_DATA], &pristine.file[MEMORY_BACKING]);
   pristine.leaks = c.leaks;
+  for (unsigned i = 0; i < c.bitmaps; i++)
+    if (c.bitmap[i].flags & QCOW2_BITMAP_IN_USE)
+      pristine.in_use |= 1U << i;
   checker_free (&c);
-  free (guest);
 }
 
 static void

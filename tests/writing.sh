@@ -16,6 +16,10 @@ if [ "$QCOW2EXT_TEST_LONG" -gt 0 ]; then
     stress_ops=$((stress_ops * 3))
 fi
 
+if [ -n "$QCOW2EXT_TEST_UNDER" ]; then
+    stress_ops=$((stress_ops / 5))
+fi
+
 # stress URI ARGS...
 
 stress ()
