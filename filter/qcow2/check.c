@@ -52,8 +52,10 @@ struct check {
     }                                                                   \
   } while (0)
 
-/* Counts a reference to each cluster of a host range. */
-static void
+/* Counts a reference to each cluster of a host range.  Returns false if the
+ * file has no such range.
+ */
+static bool
 count_range (struct check *c, const char *what, uint64_t offset,
              uint64_t length)
 {
@@ -61,16 +63,17 @@ count_range (struct check *c, const char *what, uint64_t offset,
   uint64_t end;
 
   if (length == 0)
-    return;
+    return true;
   if (__builtin_add_overflow (offset, length, &end) || end > INT64_MAX
       || (end > c->file_size && end - c->file_size >= c->cluster_size)) {
     finding (c, errors, "%s at offset 0x%" PRIx64 " lies past the end of the "
              "file", what, offset);
-    return;
+    return false;
   }
   for (uint64_t i = offset >> bits; i <= (end - 1) >> bits; i++)
     if (c->result->counts[i] < UINT32_MAX)
       c->result->counts[i]++;
+  return true;
 }
 
 /* Reads a table, or what the file has of it. */
@@ -141,6 +144,13 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
   count_range (c, "cluster", host, c->cluster_size);
 }
 
+/* Does the file reach to the end of a table? */
+static bool
+is_in_file (const struct check *c, uint64_t offset, uint64_t size)
+{
+  return size <= c->file_size && offset <= c->file_size - size;
+}
+
 /* Calls fn for each entry of the L2 table at offset. */
 static int
 walk_l2 (struct check *c, uint64_t offset, uint64_t guest,
@@ -175,8 +185,7 @@ count_l1 (struct check *c, uint64_t offset, uint32_t entries)
   CLEANUP_FREE be64 *l1 = NULL;
   int r;
 
-  count_range (c, "L1 table", offset, entries * sizeof (be64));
-  if (offset > c->file_size)
+  if (!count_range (c, "L1 table", offset, entries * sizeof (be64)))
     return 0;
   r = read_table (c, offset, entries * sizeof (be64), (void **) &l1);
   for (uint32_t i = 0; r == 0 && i < entries; i++) {
@@ -330,6 +339,8 @@ check_flags (struct check *c)
   CLEANUP_FREE be64 *l1 = NULL;
   int r;
 
+  if (!is_in_file (c, h->l1_offset, h->l1_entries * sizeof (be64)))
+    return 0;                   /* which was found before */
   r = read_table (c, h->l1_offset, h->l1_entries * sizeof (be64),
                   (void **) &l1);
   for (uint32_t i = 0; r == 0 && i < h->l1_entries; i++) {
