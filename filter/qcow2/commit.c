@@ -235,6 +235,27 @@ forget_tables (struct writer *w, const struct freed *f)
   return 0;
 }
 
+/* Whatever the counts say, a snapshot's table must not become free. */
+static int
+check_shared_tables (struct writer *w, const struct freed *f)
+{
+  const unsigned bits = w->image->cluster_bits;
+  uint64_t count;
+  int r;
+
+  for (uint64_t c = f->offset >> bits; c < (f->offset + f->length) >> bits;
+       c++) {
+    if (!is_snapshot_table (w, c))
+      continue;
+    if ((r = refcount_get (w, c, &count)) < 0)
+      return r;
+    if (count <= 1)
+      return writer_fail (w, true, "the refcount of a snapshot's table is too "
+                          "low");
+  }
+  return 0;
+}
+
 void
 commit_reap (struct writer *w)
 {
@@ -256,6 +277,8 @@ commit_reap (struct writer *w)
         writer_fail (w, true, "guest data was where metadata is");
         return;
       }
+      if (f->table && check_shared_tables (w, f) < 0)
+        return;
     }
     w->reaping = true;
     discard_released (w);

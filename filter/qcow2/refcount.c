@@ -267,7 +267,8 @@ get_block (struct writer *w, uint64_t i, struct refblock **result)
     if (host == 0)
       return 0;
     if (host & (cluster_size (w) - 1)
-        || host + cluster_size (w) > image_file_size (w->image))
+        || image_file_size (w->image) < cluster_size (w)
+        || host > image_file_size (w->image) - cluster_size (w))
       return writer_fail (w, true, "a refcount block is misplaced");
     b = new_block (w, host);
     if (b == NULL)
@@ -713,9 +714,10 @@ claim_snapshot (struct writer *w, const struct snapshot *s)
   return claim (w, s->l1_offset, bytes);
 }
 
-/* The L2 tables of a snapshot, which may be those of others too. */
+/* Calls fn for the cluster of each L2 table of a snapshot. */
 static int
-add_snapshot_tables (struct writer *w, const struct snapshot *s)
+walk_snapshot_tables (struct writer *w, const struct snapshot *s,
+                      int (*fn) (struct writer *w, uint64_t cluster))
 {
   const size_t bytes = s->l1_entries * sizeof (be64);
   CLEANUP_FREE be64 *l1 = NULL;
@@ -729,9 +731,39 @@ add_snapshot_tables (struct writer *w, const struct snapshot *s)
     const uint64_t host = be64_get (l1[i]) & QCOW2_L1_OFFSET;
 
     if (host)
-      r = metadata_add (w, host >> w->image->cluster_bits);
+      r = fn (w, host >> w->image->cluster_bits);
   }
   return r;
+}
+
+/* While the set has no L2 tables yet. */
+static int
+check_snapshot_table (struct writer *w, uint64_t cluster)
+{
+  if (set_contains (&w->metadata, cluster))
+    return writer_fail (w, true, "two metadata structures overlap");
+  return 0;
+}
+
+/* A snapshot's L2 table may be that of others too, and stays what it is as
+ * long as we write.
+ */
+static int
+add_snapshot_table (struct writer *w, uint64_t cluster)
+{
+  CLEANUP_FREE uint64_t *old = NULL;
+  int r;
+
+  if ((r = set_reserve (&w->snapshot_tables, &old)) < 0)
+    return r;
+  set_insert (&w->snapshot_tables, cluster);
+  return metadata_add (w, cluster);
+}
+
+bool
+is_snapshot_table (const struct writer *w, uint64_t cluster)
+{
+  return set_contains (&w->snapshot_tables, cluster);
 }
 
 static int
@@ -740,7 +772,7 @@ claim_tables (struct writer *w)
   const struct image *image = w->image;
   const struct header *h = &image->header;
   const uint64_t size = cluster_size (w);
-  const struct snapshot_list *snapshots = NULL;
+  const struct snapshot_list *list = image->snapshots;
   int r;
 
   if ((r = claim (w, 0, size)) < 0
@@ -748,15 +780,12 @@ claim_tables (struct writer *w)
       || (r = claim (w, h->reftable_offset,
                      (uint64_t) h->reftable_clusters * size)) < 0)
     return r;
-  if (image->snapshots) {
-    const struct snapshot_list *list = image->snapshots;
-
+  if (list) {
     if ((r = claim (w, h->snapshots_offset, list->bytes)) < 0)
       return r;
     for (size_t i = 0; i < list->count; i++)
       if ((r = claim_snapshot (w, &list->snapshot[i])) < 0)
         return r;
-    snapshots = list;
   }
   for (uint64_t i = 0; i < w->reftable_entries; i++) {
     const uint64_t host = be64_get (w->reftable[i]) & QCOW2_REFTABLE_OFFSET;
@@ -766,14 +795,19 @@ claim_tables (struct writer *w)
   }
   if ((r = bitmap_walk_ranges (w->image, claim_bitmap_range, w)) < 0)
     return r;
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((r = walk_snapshot_tables (w, &list->snapshot[i],
+                                   check_snapshot_table)) < 0)
+      return r;
   for (uint32_t i = 0; i < image->l1_entries; i++) {
     const uint64_t host = image_l2_offset (image, i);
 
     if (host && (r = claim (w, host, size)) < 0)
       return r;
   }
-  for (size_t i = 0; snapshots && i < snapshots->count; i++)
-    if ((r = add_snapshot_tables (w, &snapshots->snapshot[i])) < 0)
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((r = walk_snapshot_tables (w, &list->snapshot[i],
+                                   add_snapshot_table)) < 0)
       return r;
   return 0;
 }
@@ -829,4 +863,6 @@ refcount_close (struct writer *w)
   w->refblocks_cached = 0;
   w->dirty_refblocks = NULL;
   memset (&w->metadata, 0, sizeof w->metadata);
+  free (w->snapshot_tables.slot);
+  memset (&w->snapshot_tables, 0, sizeof w->snapshot_tables);
 }

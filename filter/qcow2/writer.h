@@ -87,6 +87,8 @@ struct writer {
   uint64_t end;                 /* clusters in use or the file at start */
   uint64_t virgin;              /* clusters from here on read as zeros */
   struct cluster_set metadata;  /* changes under the table cache's lock too */
+  struct cluster_set snapshot_tables; /* those of metadata that hold the L2
+                                   tables of snapshots */
 
   /* Dirty tables. */
   struct l2_table *dirty_tables;
@@ -161,6 +163,7 @@ bool metadata_contains (const struct writer *w, uint64_t offset,
 bool metadata_overlaps (struct writer *w, uint64_t offset, uint64_t length);
 int metadata_add (struct writer *w, uint64_t cluster);
 void metadata_remove (struct writer *w, uint64_t cluster);
+bool is_snapshot_table (const struct writer *w, uint64_t cluster);
 
 /* --- commit.c --- */
 
