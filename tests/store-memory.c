@@ -159,6 +159,19 @@ memory_file_apply (struct memory_file *f, const struct memory_op *op)
   }
 }
 
+/* Would it make the file larger than the disk that it is on? */
+static bool
+is_full (const struct memory_file *f, const struct memory_op *op)
+{
+  uint64_t end = op->offset;
+
+  if (f->limit == 0 || (op->kind != MEMORY_WRITE && op->kind != MEMORY_RESIZE))
+    return false;
+  if (op->kind == MEMORY_WRITE)
+    end += op->length;
+  return end > f->size && end > f->limit;
+}
+
 /* --- the log --- */
 
 void
@@ -299,6 +312,8 @@ change (struct store_memory *s, struct memory_op op)
       record (log, &op);
     }
   }
+  else if (is_full (s->file, &op))
+    r = -ENOSPC;
   else {
     memory_file_apply (s->file, &op);
     if (log)

@@ -54,6 +54,7 @@ struct memory_file {
   uint8_t *bytes;
   uint64_t size, room;          /* bytes behind size are zero */
   uint8_t *full;                /* a flag for each sector: not a hole */
+  uint64_t limit;               /* it can not grow beyond; 0: no limit */
 };
 
 /* The nth (from 1) operation of a kind, in the file or in any, fails. */

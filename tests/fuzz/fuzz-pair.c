@@ -1,0 +1,33 @@
+/* qcow2ext: fuzzes a whole session on an image with a data file.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * An input is the image, then requests (see fuzz_requests), then a byte of
+ * which bit 0 says whether to check at open.
+ */
+
+#include "build-config.h"
+
+#include <string.h>
+
+#include "fuzz.h"
+
+int
+LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
+{
+  return fuzz_session (data, size, true);
+}
+
+size_t
+fuzz_seed (const struct hostile_base *base, const struct memory_file *image,
+           uint8_t *input, size_t room)
+{
+  size_t size = image->size;
+
+  if (!base->spec.external || size + 1 > room)
+    return 0;
+  memcpy (input, image->bytes, size);
+  size = fuzz_add_requests (input, size, room - 1);
+  if (size)
+    input[size++] = 0;
+  return size;
+}

@@ -1,0 +1,324 @@
+/* qcow2ext: what the fuzzers share.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#include "build-config.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fuzz.h"
+#include "image.h"
+#include "report.h"
+
+#define PATTERN_BYTES 65536
+
+void
+fuzz_fail (const char *fmt, ...)
+{
+  va_list ap;
+
+  va_start (ap, fmt);
+  fputs ("FAIL: ", stderr);
+  vfprintf (stderr, fmt, ap);
+  fputs ("\n", stderr);
+  va_end (ap);
+  abort ();
+}
+
+static void
+fill (struct memory_file *f, uint32_t number)
+{
+  uint8_t sector[MEMORY_SECTOR];
+
+  for (uint64_t i = 0; i < PATTERN_BYTES / MEMORY_SECTOR; i++) {
+    make_pattern (sector, number, i);
+    memory_file_write (f, sector, sizeof sector, i * MEMORY_SECTOR);
+  }
+}
+
+void
+fuzz_files (struct memory_file *file, const uint8_t *image, size_t size)
+{
+  memset (file, 0, MEMORY_FILES * sizeof *file);
+  if (size)
+    memory_file_write (&file[MEMORY_IMAGE], image, size, 0);
+  if (size >= 80 && image[7] == 3 && (image[79] & 4))
+    fill (&file[MEMORY_DATA], PATTERN_INITIAL);
+  if (size >= 16 && (image[14] || image[15]))
+    fill (&file[MEMORY_BACKING], PATTERN_BACKING);
+}
+
+void
+fuzz_files_free (struct memory_file *file)
+{
+  for (unsigned i = 0; i < MEMORY_FILES; i++)
+    memory_file_free (&file[i]);
+}
+
+struct fuzz_layout
+fuzz_layout (const uint8_t choice[FUZZ_CHOICE])
+{
+  struct fuzz_layout l = {
+    .bits = 9 + (choice[0] & 7), .extended = choice[0] & 8,
+    .external = choice[0] & 16, .version = choice[0] & 32 ? 2 : 3,
+    .zstd = choice[0] & 64, .dirty = choice[0] & 128,
+    .order = choice[1] & 7, .l1_entries = 1 + (choice[1] >> 3),
+  };
+
+  if (l.order > 6)
+    l.order = 6;
+  if (l.version == 2) {
+    l.extended = l.external = l.zstd = l.dirty = false;
+    l.order = 4;
+  }
+  if (l.extended && l.bits < 14)
+    l.bits = 14;
+  l.cluster = UINT64_C (1) << l.bits;
+  l.size = l.l1_entries * (l.cluster / (l.extended ? 16 : 8)) * l.cluster;
+  return l;
+}
+
+void
+fuzz_header (struct memory_file *f, const struct fuzz_layout *l)
+{
+  memory_file_zero (f, l->cluster, 0);
+  if (f->size < l->cluster)
+    memory_file_resize (f, l->cluster);
+  hostile_put (f, 0, 4, 0x514649fb);
+  hostile_put (f, 4, 4, l->version);
+  hostile_put (f, 20, 4, l->bits);
+  hostile_put (f, 24, 8, l->size);
+  hostile_put (f, 36, 4, l->l1_entries);
+  hostile_put (f, 40, 8, l->cluster);
+  hostile_put (f, 48, 8, 2 * l->cluster);
+  hostile_put (f, 56, 4, 1);
+  if (l->version < 3)
+    return;
+  hostile_put (f, 72, 8, l->dirty | l->external << 2 | l->zstd << 3
+               | l->extended << 4);
+  hostile_put (f, 96, 4, l->order);
+  hostile_put (f, 100, 4, 112);
+  hostile_put (f, 104, 1, l->zstd);
+  if (l->external) {
+    hostile_put (f, 112, 8, UINT64_C (0x4441544100000004));
+    hostile_put (f, 120, 8, UINT64_C (0x6461746100000000));
+  }
+}
+
+void
+fuzz_layout_files (struct memory_file *file, const uint8_t *data, size_t size,
+                   struct fuzz_layout *layout)
+{
+  memset (file, 0, MEMORY_FILES * sizeof *file);
+  *layout = fuzz_layout (data);
+  fuzz_header (&file[MEMORY_IMAGE], layout);
+  if (size > FUZZ_CHOICE)
+    memory_file_write (&file[MEMORY_IMAGE], data + FUZZ_CHOICE,
+                       size - FUZZ_CHOICE, layout->cluster);
+  if (layout->external)
+    fill (&file[MEMORY_DATA], PATTERN_INITIAL);
+}
+
+/* The image-maker puts the refcount table into cluster 1, its blocks and then
+ * the L1 table behind it.  Swap cluster 1 with the L1 table, then cluster 2.
+ */
+size_t
+fuzz_layout_seed (const struct hostile_base *base,
+                  const struct memory_file *image, uint8_t *input,
+                  size_t room)
+{
+  const struct image_spec *spec = &base->spec;
+  const uint64_t cluster = UINT64_C (1) << spec->cluster_bits;
+  const uint64_t l1 = hostile_get (image, 40, 8);
+  const uint64_t l1_entries = hostile_get (image, 36, 4);
+  const uint64_t block = hostile_get (image, hostile_get (image, 48, 8), 8);
+  struct memory_file f = { 0 };
+  size_t size;
+
+  if (spec->cluster_bits > 16 || l1_entries > 32 || block == 0
+      || image->size - cluster + FUZZ_CHOICE > room || l1 <= cluster)
+    return 0;
+  memory_file_copy (&f, image);
+  /* L1 -> 1, refcount table -> 2, its block -> where the L1 table was. */
+  memory_file_write (&f, image->bytes + l1, cluster, cluster);
+  memory_file_write (&f, image->bytes + cluster, cluster, 2 * cluster);
+  memory_file_write (&f, image->bytes + block, cluster, l1);
+  hostile_put (&f, 2 * cluster, 8, l1);
+  memset (input, 0, FUZZ_CHOICE);
+  input[0] = (spec->cluster_bits - 9) | (spec->extended ? 8 : 0)
+    | (spec->external ? 16 : 0) | (spec->version == 2 ? 32 : 0);
+  input[1] = spec->refcount_order | (l1_entries - 1) << 3;
+  size = f.size - cluster;
+  memcpy (input + FUZZ_CHOICE, f.bytes + cluster, size);
+  memory_file_free (&f);
+  return size + FUZZ_CHOICE;
+}
+
+size_t
+fuzz_requests (const uint8_t *data, size_t *size,
+               struct hostile_request request[FUZZ_REQUESTS])
+{
+  size_t n, disk = 65536;
+
+  if (*size == 0)
+    return 0;
+  n = data[--*size] % FUZZ_REQUESTS;
+  if (n > *size / 4)
+    n = *size / 4;
+  *size -= 4 * n;
+  return hostile_decode (data + *size, 4 * n, disk, request, n);
+}
+
+/* Some of each kind. */
+size_t
+fuzz_add_requests (uint8_t *input, size_t size, size_t room)
+{
+  static const uint8_t requests[] = {
+    HOSTILE_WRITE, 0, 0, 0, HOSTILE_FLUSH, 0, 0, 0,
+    HOSTILE_WRITE | 32, 0, 3, 20, HOSTILE_ZERO, 0, 9, 10,
+    HOSTILE_TRIM, 0, 20, 20, HOSTILE_SETTLE, 0, 0, 0,
+    HOSTILE_WRITE, 0, 0, 255, HOSTILE_READ, 0, 0, 255,
+    HOSTILE_TRIM, 0, 0, 255, HOSTILE_FLUSH, 0, 0, 0,
+    HOSTILE_WRITE, 0, 8, 40, HOSTILE_EXTENTS, 0, 0, 255,
+    HOSTILE_REOPEN, 0, 0, 0, HOSTILE_WRITE, 128, 1, 1,
+  };
+
+  if (size + sizeof requests + 1 > room)
+    return 0;
+  memcpy (input + size, requests, sizeof requests);
+  size += sizeof requests;
+  input[size++] = sizeof requests / 4;
+  return size;
+}
+
+static void
+sink (enum report_level level, const char *message)
+{
+  (void) level, (void) message;
+}
+
+static int
+open_data (void *opaque, unsigned depth, const struct store *of,
+           const char *name, struct store **store)
+{
+  (void) depth, (void) of, (void) name;
+  *store = store_memory_new (opaque, NULL, MEMORY_DATA, false);
+  return 0;
+}
+
+static int
+open_backing (void *opaque, unsigned depth, const struct store *of,
+              const char *name, const char *format, struct store **store,
+              enum image_format *as)
+{
+  (void) opaque, (void) depth, (void) of, (void) name, (void) format;
+  *store = NULL;
+  *as = IMAGE_RAW;
+  return 0;
+}
+
+struct image *
+fuzz_open (struct memory_file *file)
+{
+  const struct image_env env = {
+    .open_data = open_data, .open_backing = open_backing,
+    .opaque = &file[MEMORY_DATA],
+  };
+  const struct image_options options = {
+    .env = &env, .l2_cache_size = 8192, .decoded_cache_size = 65536,
+  };
+  struct image *image;
+
+  report_set_sink (sink);
+  return image_open (store_memory_new (&file[MEMORY_IMAGE], NULL,
+                                       MEMORY_IMAGE, false), &options, &image)
+    < 0 ? NULL : image;
+}
+
+void
+fuzz_run (struct hostile_run *run)
+{
+  if (!hostile_run (run))
+    fuzz_fail ("%s", run->failure);
+}
+
+int
+fuzz_session (const uint8_t *data, size_t size, bool pair)
+{
+  struct hostile_request request[FUZZ_REQUESTS];
+  struct memory_file file[MEMORY_FILES];
+  struct hostile_run run = { .file = file, .writable = true };
+  uint8_t how;
+
+  if (size < 72)
+    return 0;
+  how = data[--size];
+  run.check = how & 1;
+  run.request = request;
+  run.requests = fuzz_requests (data, &size, request);
+  fuzz_files (file, data, size);
+  if (pair) {
+    struct memory_file *f = &file[MEMORY_IMAGE];
+
+    hostile_put (f, 4, 4, 3);
+    hostile_put (f, 79, 1, hostile_get (f, 79, 1) | 4);
+    if (file[MEMORY_DATA].size == 0)
+      fill (&file[MEMORY_DATA], PATTERN_INITIAL);
+  }
+  fuzz_run (&run);
+  fuzz_files_free (file);
+  return 0;
+}
+
+#ifdef FUZZ_LIBFUZZER
+/* The layout of an image is rigid: bytes that move make it nonsense.  So half
+ * of the time, put a likely value where a field may be.
+ */
+size_t LLVMFuzzerMutate (uint8_t *data, size_t size, size_t max);
+size_t LLVMFuzzerCustomMutator (uint8_t *data, size_t size, size_t max,
+                                unsigned seed);
+
+size_t
+LLVMFuzzerCustomMutator (uint8_t *data, size_t size, size_t max,
+                         unsigned seed)
+{
+  static const uint64_t flags[] = {
+    0, UINT64_C (1) << 63, UINT64_C (1) << 63 | 1, 1, UINT64_C (1) << 62
+  };
+  uint64_t x = seed * UINT64_C (0x9e3779b97f4a7c15) + 1, v;
+  unsigned width, times;
+  size_t at;
+
+#define NEXT(n) (x ^= x << 13, x ^= x >> 7, x ^= x << 17, x % (n))
+  if (size < 64 || NEXT (2))
+    return LLVMFuzzerMutate (data, size, max);
+  for (times = 1 + NEXT (3); times > 0; times--) {
+    width = NEXT (3) ? 8 : 4;
+    at = NEXT (4) ? NEXT (size / 8) * 8 : NEXT (120 < size ? 15 : 8) * 8;
+    if (at + width > size)
+      continue;
+    switch (NEXT (4)) {
+    case 0:                     /* as elsewhere */
+      memmove (data + at, data + NEXT (size / 8 - 1) * 8, width);
+      continue;
+    case 1:
+      v = flags[NEXT (5)];
+      v |= NEXT (64) * 512;
+      break;
+    case 2:
+      v = NEXT (2) ? UINT64_MAX << NEXT (64) : (UINT64_C (1) << NEXT (64));
+      break;
+    default:
+      v = NEXT (16);
+      break;
+    }
+    for (unsigned i = 0; i < width; i++)
+      data[at + i] = v >> (8 * (width - 1 - i));
+  }
+#undef NEXT
+  return size;
+}
+#endif

@@ -1,0 +1,180 @@
+#!/usr/bin/env bash
+#
+# Builds the fuzzers and runs them, each for a while: see README.  This is
+# what 'make fuzz' calls, with the top of a configured build directory.
+
+set -e
+set -o pipefail
+
+srcdir=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+builddir=$1
+[ -f "$builddir/build-config.h" ] ||
+    { echo "usage: run.sh BUILDDIR, which is configured" >&2; exit 1; }
+
+seconds=${FUZZ_SECONDS:-60}
+targets=${FUZZ_TARGET:-header mapping snapshots bitmaps decode check session pair}
+engine=${FUZZ_ENGINE:-libfuzzer}
+work=${FUZZ_DIR:-$builddir/fuzz}
+
+max_len=131072
+sanitize=-fsanitize=address,undefined
+flags=(-std=gnu11 -O2 -g -fno-omit-frame-pointer
+       -I"$builddir" -I"$srcdir/filter/qcow2" -I"$srcdir/tests"
+       -I"$srcdir/tests/fuzz")
+# shellcheck disable=SC2054
+libs=(-Wl,--wrap=decoder_run -lz -lzstd -lpthread)
+if grep -q '^#define HAVE_LIBDEFLATE 1' "$builddir/build-config.h"; then
+    libs+=(-ldeflate)
+fi
+engine_sources=("$srcdir"/filter/qcow2/*.c)
+common=(fuzz/fuzz.c guard-decoder.c hostile-images.c hostile.c image-checker.c
+        image-maker.c image-walker.c store-memory.c)
+
+# build CC DIRECTORY FLAGS...: all sources into objects, each once.
+build ()
+{
+    local cc=$1 dir=$2 f o
+    shift 2
+    mkdir -p "$dir"
+    for f in "${engine_sources[@]}" "${common[@]/#/$srcdir/tests/}" \
+             "$srcdir"/tests/fuzz/fuzz-*.c "$srcdir/tests/fuzz/replay.c"; do
+        o=$dir/$(basename "$f" .c).o
+        if [ ! "$o" -nt "$f" ] || [ -n "$(find "$srcdir/filter/qcow2" \
+                "$srcdir/tests" -name '*.h' -newer "$o" -print -quit)" ]; then
+            "$cc" "${flags[@]}" "$@" -c "$f" -o "$o"
+        fi
+    done
+}
+
+# objects DIRECTORY TARGET: what a target is made of.
+objects ()
+{
+    local f
+    for f in "${engine_sources[@]}" "${common[@]}"; do
+        echo "$1/$(basename "$f" .c).o"
+    done
+    echo "$1/fuzz-$2.o"
+}
+
+# The seeds come from the same programs, without a fuzzer.
+seeds ()
+{
+    local t=$1
+    mkdir -p "$work/seeds/$t" "$work/corpus/$t" "$work/finds"
+    "$work/replay-$t" --seeds "$work/seeds/$t" >/dev/null
+    for f in "$srcdir/tests/fuzz/regress/$t"-*; do
+        if [ -e "$f" ]; then
+            cp "$f" "$work/seeds/$t"
+        fi
+    done
+}
+
+run_libfuzzer ()
+{
+    local t=$1 log=$work/$1.log status=0 line
+    "$work/fuzz-$t" -max_total_time="$seconds" -max_len=$max_len -timeout=20 \
+        -rss_limit_mb=2048 -malloc_limit_mb=256 -print_final_stats=1 \
+        -artifact_prefix="$work/finds/$t-" "$work/corpus/$t" "$work/seeds/$t" \
+        >"$log" 2>&1 || status=$?
+    line=$(grep -E '^#[0-9]+.*cov: ' "$log" | tail -n 1)
+    printf '%s: %s executions, %s edges, %s features, %s inputs kept, %s\n' \
+        "$t" \
+        "$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")" \
+        "$(sed -n 's/.*cov: \([0-9]*\).*/\1/p' <<<"$line")" \
+        "$(sed -n 's/.*ft: \([0-9]*\).*/\1/p' <<<"$line")" \
+        "$(sed -n 's/.*corp: \([0-9]*\).*/\1/p' <<<"$line")" \
+        "$([ "$status" -eq 0 ] && echo "nothing found" ||
+           echo "FOUND SOMETHING: see $log")"
+    return "$status"
+}
+
+run_afl ()
+{
+    local t=$1 log=$work/$1-afl.log out=$work/afl/$1 n
+    mkdir -p "$out"
+    AFL_SKIP_CPUFREQ=1 AFL_NO_UI=1 AFL_NO_AFFINITY=1 AFL_BENCH_UNTIL_CRASH=0 \
+    AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_AUTORESUME=1 \
+        timeout "$((seconds + 60))" \
+        afl-fuzz -V "$seconds" -t 10000 -m none -G $max_len \
+        -i "$work/seeds/$t" -o "$out" -- "$work/afl-$t" >"$log" 2>&1 || :
+    n=$(find "$out/default/crashes" "$out/default/hangs" -name 'id:*' | wc -l)
+    printf '%s: %s executions, %s of the map, %s inputs kept, %s\n' "$t" \
+        "$(sed -n 's/^execs_done *: *//p' "$out/default/fuzzer_stats")" \
+        "$(sed -n 's/^bitmap_cvg *: *//p' "$out/default/fuzzer_stats")" \
+        "$(sed -n 's/^corpus_count *: *//p' "$out/default/fuzzer_stats")" \
+        "$([ "$n" -eq 0 ] && echo "nothing found" ||
+           echo "FOUND SOMETHING: $n in $out/default")"
+    [ "$n" -eq 0 ]
+}
+
+# Which lines of the engine the corpus reaches.
+coverage ()
+{
+    local t dir=$work/coverage args=()
+    build clang "$dir" -fprofile-instr-generate -fcoverage-mapping
+    for t in $targets; do
+        # shellcheck disable=SC2046
+        clang -fprofile-instr-generate $(objects "$dir" "$t") \
+            "$dir/replay.o" "${libs[@]}" -o "$dir/replay-$t"
+        find "$work/corpus/$t" "$work/seeds/$t" -type f -print0 |
+            LLVM_PROFILE_FILE=$dir/$t-%p.profraw \
+                xargs -0 -n 500 "$dir/replay-$t" >/dev/null
+        llvm-profdata merge -o "$dir/$t.profdata" "$dir/$t"-*.profraw
+        rm -f "$dir/$t"-*.profraw
+        printf '%s: %s of the lines in filter/qcow2\n' "$t" \
+            "$(llvm-cov report "$dir/replay-$t" \
+                   -instr-profile="$dir/$t.profdata" \
+                   -ignore-filename-regex=/tests/ |
+                   awk '$1 == "TOTAL" { print $10 }')"
+        args+=(-object "$dir/replay-$t")
+    done
+    llvm-profdata merge -o "$dir/all.profdata" \
+        $(for t in $targets; do echo "$dir/$t.profdata"; done)
+    llvm-cov report "${args[@]}" -instr-profile="$dir/all.profdata" \
+        -ignore-filename-regex=/tests/ |
+        awk '$1 == "Filename" || $1 ~ /\.c$/ || $1 == "TOTAL" \
+             { printf "  %-16s %8s lines, %7s covered\n", $1, $8, $10 }' |
+        sed '/Filename/d'
+}
+
+mkdir -p "$work"
+build clang "$work/plain" $sanitize
+for t in $targets; do
+    # shellcheck disable=SC2046
+    clang $sanitize $(objects "$work/plain" "$t") "$work/plain/replay.o" \
+        "${libs[@]}" -o "$work/replay-$t"
+    seeds "$t"
+done
+
+failed=0
+case $engine in
+    libfuzzer)
+        build clang "$work/libfuzzer" $sanitize,fuzzer-no-link \
+            -DFUZZ_LIBFUZZER
+        for t in $targets; do
+            # shellcheck disable=SC2046
+            clang $sanitize,fuzzer $(objects "$work/libfuzzer" "$t") \
+                "${libs[@]}" -o "$work/fuzz-$t"
+            run_libfuzzer "$t" || failed=1
+        done
+        ;;
+    afl)
+        export AFL_QUIET=1
+        build afl-clang-fast "$work/afl-objects" -fsanitize=fuzzer-no-link
+        for t in $targets; do
+            # shellcheck disable=SC2046
+            afl-clang-fast -fsanitize=fuzzer \
+                $(objects "$work/afl-objects" "$t") "${libs[@]}" \
+                -o "$work/afl-$t"
+            run_afl "$t" || failed=1
+        done
+        ;;
+    coverage)
+        coverage
+        ;;
+    *)
+        echo "FUZZ_ENGINE is libfuzzer, afl or coverage" >&2
+        exit 1
+        ;;
+esac
+exit $failed
