@@ -92,8 +92,8 @@ run_afl ()
 {
     local t=$1 log=$work/$1-afl.log out=$work/afl/$1 n
     mkdir -p "$out"
-    AFL_SKIP_CPUFREQ=1 AFL_NO_UI=1 AFL_NO_AFFINITY=1 AFL_BENCH_UNTIL_CRASH=0 \
-    AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 AFL_AUTORESUME=1 \
+    AFL_SKIP_CPUFREQ=1 AFL_NO_UI=1 AFL_NO_AFFINITY=1 AFL_AUTORESUME=1 \
+    AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES=1 \
         timeout "$((seconds + 60))" \
         afl-fuzz -V "$seconds" -t 10000 -m none -G $max_len \
         -i "$work/seeds/$t" -o "$out" -- "$work/afl-$t" >"$log" 2>&1 || :
@@ -110,7 +110,7 @@ run_afl ()
 # Which lines of the engine the corpus reaches.
 coverage ()
 {
-    local t dir=$work/coverage args=()
+    local t dir=$work/coverage args=() profiles=()
     build clang "$dir" -fprofile-instr-generate -fcoverage-mapping
     for t in $targets; do
         # shellcheck disable=SC2046
@@ -127,9 +127,9 @@ coverage ()
                    -ignore-filename-regex=/tests/ |
                    awk '$1 == "TOTAL" { print $10 }')"
         args+=(-object "$dir/replay-$t")
+        profiles+=("$dir/$t.profdata")
     done
-    llvm-profdata merge -o "$dir/all.profdata" \
-        $(for t in $targets; do echo "$dir/$t.profdata"; done)
+    llvm-profdata merge -o "$dir/all.profdata" "${profiles[@]}"
     llvm-cov report "${args[@]}" -instr-profile="$dir/all.profdata" \
         -ignore-filename-regex=/tests/ |
         awk '$1 == "Filename" || $1 ~ /\.c$/ || $1 == "TOTAL" \
