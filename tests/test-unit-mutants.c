@@ -212,7 +212,7 @@ main (int argc, char *argv[])
 
   crash_quiet ();
   /* Nothing takes that long: mutants hang. */
-  crash_hang_ns = UINT64_C (3) * 1000000000;
+  crash_hang_ns = UINT64_C (10) * 1000000000;
   setvbuf (stdout, NULL, _IOLBF, 0);
   for (size_t i = 0; i < sizeof mutants / sizeof mutants[0]; i++) {
     if (argc > 1 && strcmp (argv[1], mutants[i].name) != 0)

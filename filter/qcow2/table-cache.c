@@ -120,8 +120,12 @@ evict (struct table_cache *cache, const struct l2_table *keep)
     if (MUTANT (evict_dirty) && t != keep && t->is_dirty)
       write_out (t);
     if (MUTANT (evict_busy) && t != keep && t->busy && !t->is_dirty) {
+      static struct l2_table *gone; /* never freed: the commit has it */
+
       remove_table (cache, t);
-      continue;                 /* the commit still has it: it leaks */
+      t->next = gone;
+      gone = t;
+      continue;
     }
     if (t == keep || t->is_dirty || t->fresh || t->busy
         || atomic_load_explicit (&t->used, memory_order_relaxed)) {
