@@ -5,10 +5,12 @@
 #include "build-config.h"
 
 #include <errno.h>
-#include <stdatomic.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -255,6 +257,15 @@ static const struct store_ops file_ops = {
   .close = file_close,
 };
 
+bool
+store_file_is_readonly_device (const struct store *store)
+{
+  const struct store_file *s = (const struct store_file *) store;
+  int readonly;
+
+  return s->block && ioctl (s->fd, BLKROGET, &readonly) == 0 && readonly;
+}
+
 struct store *
 store_file_new (int fd, const char *name)
 {
@@ -275,7 +286,8 @@ store_file_new (int fd, const char *name)
   s->store.ops = &file_ops;
   s->fd = fd;
   s->block = s->store.fixed_size = S_ISBLK (st.st_mode);
-  s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY;
+  s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY
+    || store_file_is_readonly_device (&s->store);
   return &s->store;
 }
 

@@ -15,6 +15,9 @@
  */
 struct store *store_file_new (int fd, const char *name);
 
+/* A device that is set read-only lets itself be opened for writing. */
+bool store_file_is_readonly_device (const struct store *store);
+
 /* Locks the file as image_lock does. */
 int store_file_lock (struct store *store, bool writing);
 

@@ -197,7 +197,8 @@ store_image_open (nbdkit_backend *backend, const char *name, int readonly,
       s->own = NULL;
     }
   }
-  s->store.readonly = s->below->readonly;
+  s->store.readonly = s->below->readonly
+    || (s->own && store_file_is_readonly_device (s->own));
   s->store.fixed_size = s->own && s->own->fixed_size;
   atomic_init (&s->current, s->below);
   return &s->store;
