@@ -5,44 +5,56 @@ source "${srcdir:-$(dirname "$0")}/functions.sh"
 # shellcheck source=tests/writing.sh
 source "$srcdir/writing.sh"
 requires qemu-img --version
-requires losetup -f
+requires_loop_devices
 requires_nbd_module
 cd "$tmp"
 
 run ()
 {
+    local size=$1
+    shift
     serve s --filter="$qcow2ext" file "$@"
-    stress "$(uri s)" --ops 300 --seed 3 --size 8M --model-in model.raw \
+    stress "$(uri s)" --ops 300 --seed 3 --size "$size" --model-in model.raw \
            --model-out model.raw || fail "$*"
     stop s
 }
 
 for raw in off on; do
     truncate -s 8M "backing-$raw"
-    device=$(losetup -f --show "backing-$raw")
-    cleanup_fn losetup -d "$device"
+    loop_device "backing-$raw"
     new_image -o "data_file=$device,data_file_raw=$raw" x.qcow2 8M
     truncate -s 0 model.raw
     truncate -s 8M model.raw
-    run x.qcow2 qcow2ext-data-file="$device"
+    run 8M x.qcow2 qcow2ext-data-file="$device"
     clean
     identical model.raw
     [ $raw = off ] || cmp model.raw "$device" || fail "not the disk"
 
+    # One that is larger is left alone where the disk is not.
+    new_image -o "data_file=$device,data_file_raw=$raw" x.qcow2 5M
+    # QEMU's L2 tables say that what the device holds is the raw disk.
+    dd if=/dev/zero of="$device" bs=1M count=5 status=none
+    cp "$device" before
+    truncate -s 0 model.raw
+    truncate -s 5M model.raw
+    run 5M x.qcow2 qcow2ext-data-file="$device"
+    clean
+    identical model.raw
+    cmp -i 5M before "$device" || fail "written to behind the disk"
+
     # One that is too small.
     new_image -o "data_file=small.data,data_file_raw=$raw" x.qcow2 9M
-    expect_fail . nbdkit -U - --filter="$qcow2ext" file x.qcow2 \
+    expect_fail "too small" nbdkit -U - --filter="$qcow2ext" file x.qcow2 \
                 qcow2ext-data-file="$device" --run "nbdinfo --size \"\$uri\""
 done
 
 truncate -s 24M disk
-device=$(losetup -f --show disk)
-cleanup_fn losetup -d "$device"
+loop_device disk
 for opts in cluster_size=64K cluster_size=4K; do
     qemu-img create -q -f qcow2 -o $opts "$device" 8M
     truncate -s 0 model.raw
     truncate -s 8M model.raw
-    run "$device"
+    run 8M "$device"
     # There is no end of file to go by: leaks are none all the same.
     clean "$device"
     identical model.raw "$device"
