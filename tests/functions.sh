@@ -171,6 +171,41 @@ nbdkit_minor ()
     nbdkit --dump-config | sed -n 's/^version_minor=//p'
 }
 
+# requires_loop_devices
+#
+# Where there are none, as in a container, the rest of the script is not run
+# here: the whole of it is run in guestfish's virtual machine.  To see that,
+# set QCOW2EXT_TEST_NO_LOOP=1.
+
+requires_loop_devices ()
+{
+    local device
+
+    truncate -s 1M "$tmp/probe"
+    if [ -z "$QCOW2EXT_TEST_NO_LOOP" ] &&
+       device=$(losetup -f --show "$tmp/probe" 2>/dev/null); then
+        losetup -d "$device"
+        rm "$tmp/probe"
+        return 0
+    fi
+    if [ "$QCOW2EXT_TEST_IN_APPLIANCE" ]; then
+        fail "no loop devices in guestfish's virtual machine"
+    fi
+    requires_guestfish
+    echo "$0: no loop devices here; in guestfish's virtual machine:"
+    "$abs_top_srcdir/tests/appliance.sh" "$0" && exit 0 || exit $?
+}
+
+# loop_device FILE LOSETUP-ARGS...
+#
+# Make FILE a block device until the end of the test; its name is in $device.
+
+loop_device ()
+{
+    device=$(losetup -f --show "${@:2}" "$1") || fail "no loop device for $1"
+    cleanup_fn losetup -d "$device"
+}
+
 #----------------------------------------------------------------------
 # fail MSG...
 #

@@ -6,18 +6,14 @@ source "${srcdir:-$(dirname "$0")}/functions.sh"
 # shellcheck source=tests/writing.sh
 source "$srcdir/writing.sh"
 requires qemu-img --version
-requires losetup -f
+requires_loop_devices
 requires_nbd_module
 cd "$tmp"
 
 mkimage x.qcow2 --size 4M --data 0-20=7 --reference want.raw
 # As far as the file goes, all is in use.
 [ $(($(stat -c %s x.qcow2) % 65536)) = 0 ] || fail "not whole clusters"
-device=$(losetup -f --show x.qcow2) || {
-    echo "no loop device"
-    exit 77
-}
-cleanup_fn losetup -d "$device"
+loop_device x.qcow2
 
 serve s --filter="$qcow2ext" file "$device"
 nbdsh -u "$(uri s)" -c '
