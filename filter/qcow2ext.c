@@ -16,7 +16,8 @@
  *
  * Lock: sessions_lock guards the lists of sessions and handles.  It is held
  * while an image is opened or closed, so that the two never overlap; data
- * paths do not take it.
+ * paths do not take it.  A handle's lock, taken after it, keeps its session
+ * from going while a thread of a filter above us uses it.
  */
 
 #include "build-config.h"
@@ -24,6 +25,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,6 +72,7 @@ struct handle {
   struct handle *next, **prev;
   struct session *session;      /* NULL: detached */
   bool readonly;                /* the client must not write */
+  pthread_rwlock_t leaving;     /* for writing: while session changes */
 };
 
 static pthread_mutex_t sessions_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -86,6 +89,13 @@ static pthread_t idle;          /* see idle_thread */
 static bool idle_runs;
 static pthread_cond_t quit_cond = PTHREAD_COND_INITIALIZER;
 static bool quitting;           /* under sessions_lock */
+
+static void
+handle_free (struct handle *h)
+{
+  pthread_rwlock_destroy (&h->leaving);
+  free (h);
+}
 
 static void
 sink (enum report_level level, const char *message)
@@ -120,7 +130,7 @@ qcow2ext_unload (void)
     struct handle *h = handles;
 
     handles = h->next;
-    free (h);
+    handle_free (h);
   }
   config_free ();
 }
@@ -493,10 +503,15 @@ session_put (struct session *s)
 static void
 detach (struct handle *h)
 {
+  struct session *s;
+
   LOCK_FOR_SCOPE (&sessions_lock);
-  if (h->session)
-    session_put (h->session);
+  pthread_rwlock_wrlock (&h->leaving);
+  s = h->session;
   h->session = NULL;
+  pthread_rwlock_unlock (&h->leaving);
+  if (s)
+    session_put (s);
 }
 
 static void *
@@ -510,6 +525,7 @@ qcow2ext_open (nbdkit_next_open *next, nbdkit_context *context, int readonly,
     nbdkit_error ("calloc: %m");
     return NULL;
   }
+  pthread_rwlock_init (&h->leaving, NULL);
   if (config.list_snapshots && exportname[0])
     snapshot = exportname;
 
@@ -518,7 +534,7 @@ qcow2ext_open (nbdkit_next_open *next, nbdkit_context *context, int readonly,
   h->session = session_get (nbdkit_context_get_backend (context), !readonly,
                             snapshot);
   if (h->session == NULL) {
-    free (h);
+    handle_free (h);
     return NULL;
   }
   h->next = handles;
@@ -546,7 +562,7 @@ qcow2ext_close (void *handle)
   *h->prev = h->next;
   if (h->next)
     h->next->prev = h->prev;
-  free (h);
+  handle_free (h);
 }
 
 /* Describes a snapshot: name, date and the time the guest had run. */
@@ -800,11 +816,19 @@ qcow2ext_extents (nbdkit_next *next, void *handle, uint32_t count,
   return done (r, err);
 }
 
+/* Filters above us (readahead, scan) ask for this in threads of their own, which
+ * may go on during and after .finalize.
+ */
 static int
 qcow2ext_cache (nbdkit_next *next, void *handle, uint32_t count,
                 uint64_t offset, uint32_t flags, int *err)
 {
-  image_cache (image_of (handle), count, offset);
+  struct handle *h = handle;
+
+  pthread_rwlock_rdlock (&h->leaving);
+  if (h->session)
+    image_cache (h->session->image, count, offset);
+  pthread_rwlock_unlock (&h->leaving);
   return 0;
 }
 
