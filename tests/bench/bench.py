@@ -31,8 +31,8 @@ GiB = 1 << 30
 TiB = 1 << 40
 CLUSTER = 65536
 
-# Workload, against whom, at least how many times as fast.  The first that
-# fits for each server counts.
+# Workload, against whom, at least how many times as fast.  For each server the
+# first that fits counts.
 TARGETS = [
     ("*/pair*/*-4k-?c", "file", 1.0),
     ("*/pair*/*-1m-?c", "file", 0.97),
@@ -547,7 +547,9 @@ def measure(workload, servers, files):
     wanted = [s for s in servers.values()
               if s.name != "qcow2dec" or workload.read_only_servers]
     for n in range(opt.rounds):
-        for s in wanted:
+        # Each has each neighbour now and then.
+        k = n % len(wanted)
+        for s in wanted[k:] + wanted[:k]:
             try:
                 cell = workload.cell(s, files)
             except (OSError, subprocess.CalledProcessError) as e:
@@ -762,7 +764,7 @@ def chart(report):
                     % (x, COLOURS[name]))
         label = "nbdkit file, raw" if name == "file" else name
         text(x + 17, 22, label, size=12)
-        x += 45 + 8 * len(label)
+        x += 45 + 6 * len(label)
     for title, base, rows in parts:
         rows = [r for r in rows if base in r["servers"]]
         if not rows:
@@ -771,8 +773,9 @@ def chart(report):
         y += 12
 
         def factor(r, name):
-            a, b = (r["servers"][n]["median"] for n in (name, base))
-            return b / a if r["unit"] == "s" else a / b
+            rounds = zip(*(r["servers"][n]["values"] for n in (name, base)))
+            return statistics.median(b / a if r["unit"] == "s" else a / b
+                                     for a, b in rounds)
 
         top = y
         names = [n for n in shown if n != base and
