@@ -31,28 +31,31 @@ GiB = 1 << 30
 TiB = 1 << 40
 CLUSTER = 65536
 
-# Workload, against whom, at least how many times as fast.  For each server the
-# first that fits counts.
+# What, workloads, against whom, at least how many times as fast.  For each
+# server the first that fits counts.
 TARGETS = [
-    ("*/pair*/*-4k-?c", "file", 1.0),
-    ("*/pair*/*-1m-?c", "file", 0.97),
-    ("*/internal/*-?c", "file", 0.95),
-    ("*/pair*/*-4k-1c", "qemu-nbd", 2.5),
-    ("*/pair*/*-4k-4c", "qemu-nbd", 3.0),
-    ("*/first-seq-1m", "file", 0.9),
-    ("*/pair*/first-rand-4k", "qemu-nbd", 3.0),
-    ("*/internal/first-rand-4k", "qemu-nbd", 2.5),
-    ("*/first-flush16-4k", "qemu-nbd", 1.3),
-    ("zlib/copy", "qemu-nbd", 2.5),
-    ("zstd/copy", "qemu-nbd", 2.0),
-    ("z*/seq-4k-*", "qemu-nbd", 8.0),
-    ("map/*", "qemu-nbd", 10.0),
+    ("pairs, allocated, 4 KiB", "*/pair*/*-4k-?c", "file", 1.0),
+    ("pairs, allocated, 1 MiB", "*/pair*/*-1m-?c", "file", 0.97),
+    ("internal images, allocated", "*/internal/*-?c", "file", 0.95),
+    ("pairs, allocated, 4 KiB, one connection", "*/pair*/*-4k-1c",
+     "qemu-nbd", 2.5),
+    ("pairs, allocated, 4 KiB, four connections", "*/pair*/*-4k-4c",
+     "qemu-nbd", 3.0),
+    ("first touch, sequential", "*/first-seq-1m", "file", 0.9),
+    ("first touch, random, pairs", "*/pair*/first-rand-4k", "qemu-nbd", 3.0),
+    ("first touch, random, internal images", "*/internal/first-rand-4k",
+     "qemu-nbd", 2.5),
+    ("first touch, a flush every 16", "*/first-flush16-4k", "qemu-nbd", 1.3),
+    ("nbdcopy of zlib", "zlib/copy", "qemu-nbd", 2.5),
+    ("nbdcopy of zstd", "zstd/copy", "qemu-nbd", 2.0),
+    ("4 KiB reads of compressed images", "z*/seq-4k-*", "qemu-nbd", 8.0),
+    ("block status", "map/*", "qemu-nbd", 10.0),
 ]
 
 # The same for memory: at most so many KiB above nbdkit file.
 MEMORY_TARGETS = [
-    ("map/full-1t", 8 << 10),
-    ("*", 64 << 10),
+    ("memory, the map of 1 TiB", "map/full-1t", 8 << 10),
+    ("memory, all else", "*", 64 << 10),
 ]
 
 
@@ -591,20 +594,20 @@ def measure(workload, servers, files):
 
 def add_targets(result):
     result["targets"] = targets = []
-    for pattern, against, least in TARGETS:
+    for what, pattern, against, least in TARGETS:
         ratio = result["ratios"].get(against)
         if ratio and fnmatch.fnmatch(result["name"], pattern) and \
            not any(t["against"] == against for t in targets):
-            targets.append({"against": against, "at_least": least,
+            targets.append({"what": what, "against": against, "at_least": least,
                             "measured": ratio["median"],
                             "met": ratio["median"] >= least})
     s = result["servers"]
-    for pattern, most in MEMORY_TARGETS:
+    for what, pattern, most in MEMORY_TARGETS:
         if "file" in s and "qcow2ext" in s and \
            fnmatch.fnmatch(result["name"], pattern):
             over = s["qcow2ext"]["memory_kib"] - s["file"]["memory_kib"]
-            targets.append({"memory_kib_over_file": over, "at_most": most,
-                            "met": over <= most})
+            targets.append({"what": what, "memory_kib_over_file": over,
+                            "at_most": most, "met": over <= most})
             break
 
 
@@ -722,13 +725,76 @@ def table(results, markdown=False):
                 "%.2f" % ratio["cpu"] if ratio else "", say])
             label = ""
     if markdown:
-        return "\n".join(["| " + " | ".join(row) + " |" for row in
-                          [head, ["---"] * len(head)] + rows]) + "\n"
+        return markdown_table(head, rows)
     width = [max(len(row[i]) for row in [head] + rows)
              for i in range(len(head))]
     return "\n".join("  ".join(c.ljust(w) if i in (0, 1, 9) else c.rjust(w)
                                for i, (c, w) in enumerate(zip(row, width)))
                      .rstrip() for row in [head] + rows) + "\n"
+
+
+def markdown_table(head, rows):
+    return "\n".join(["| " + " | ".join(row) + " |" for row in
+                      [head, ["---"] * len(head)] + rows]) + "\n"
+
+
+def target_table(results):
+    """One line for each target, over all workloads that it is for."""
+    rows = []
+    for what, pattern, limit in \
+            [(t[0], t[2], t[3]) for t in TARGETS] + \
+            [(t[0], None, t[2]) for t in MEMORY_TARGETS]:
+        found = [(t, r["name"]) for r in results for t in r["targets"]
+                 if t["what"] == what]
+        if not found:
+            continue
+        if pattern:
+            values = [t["measured"] for t, name in found]
+            wanted = "%g of %s" % (limit, pattern)
+            show = "%.2f"
+        else:
+            values = [t["memory_kib_over_file"] / 1024 for t, name in found]
+            wanted = "at most %g MiB over nbdkit file" % (limit / 1024)
+            show = "%.1f"
+        missed = [name for t, name in found if not t["met"]]
+        rows.append([
+            what, wanted,
+            " to ".join(dict.fromkeys(show % v for v in
+                                      (min(values), max(values)))),
+            "met" if not missed else "not met" if len(missed) == len(found)
+            else "%d of %d met" % (len(found) - len(missed), len(found)),
+            ", ".join(missed)])
+    return markdown_table(["what", "target", "measured", "", "missed by"],
+                          rows)
+
+
+def markdown(report):
+    m = report["machine"]
+    return """# Results
+
+Written by `make bench`; see performance.md for what it measures.
+
+%s
+%s
+## Targets
+
+Medians of the ratios within a round, the lowest and the highest of all
+workloads that the target is for.
+
+%s
+## All figures
+
+Rates are requests a second, for copies MiB a second.  "CPU us" is the server's
+processor time for a request (for copies: for a MiB, for maps and opening: in
+all).  "we / it" is how many times as fast qcow2ext is as this server.  "CPU it
+/ we" is how many times the processor time this server takes.
+
+%s""" % ("\n".join("- %s: %s" % (k, v) for k, v in m.items()) + "\n",
+         "".join("- %s, %s\n" % (r["name"].split("/")[0], r["note"])
+                 for r in report["workloads"]
+                 if "note" in r and r["name"].endswith("/copy")),
+         target_table(report["workloads"]),
+         table(report["workloads"], True))
 
 
 COLOURS = {"qcow2ext": "#1f5fa8", "qemu-nbd": "#c8702a", "file": "#777777",
@@ -833,7 +899,7 @@ def show(report):
     for name, content in (
             ("bench.json", json.dumps(report, indent=1) + "\n"),
             ("bench.txt", text),
-            ("bench.md", table(report["workloads"], True)),
+            ("bench.md", markdown(report)),
             ("bench.svg", chart(report))):
         with open(os.path.join(opt.out, name), "w") as f:
             f.write(content)
