@@ -17,6 +17,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def file_system(directory):
                                                                 "ext4")
 
 
-def machine():
+def machine(servers):
     m = {
         "processor": first_line("/proc/cpuinfo", "model name"),
         "cores": os.cpu_count(),
@@ -102,6 +103,14 @@ def machine():
         "qemu": output("qemu-nbd", "--version").split("\n")[0],
         "libnbd": output("nbdcopy", "--version").split("\n")[-1],
     }
+    for name, cmd in servers.items():
+        if name == "qcow2dec":
+            argv = cmd.argv("", "")
+            i = [os.path.basename(w) for w in argv].index("nbdkit") + 1
+            m["qcow2dec"] = "of nbdkit " + output(*argv[:i],
+                                                  "--version").split()[-1]
+        elif name.startswith("qemu-nbd-"):
+            m["qemu, another"] = name.split("-")[-1]
     m["disk"] = "%s on %s" % (file_system(opt.dir), output(
         "df", "--output=source", opt.dir).split("\n")[-1])
     return m
@@ -561,7 +570,9 @@ def measure(workload, servers, files):
                 continue
             cells.setdefault(s.name, []).append((n, *cell))
     result = {"name": workload.name, "unit": workload.unit, "servers": {},
-              "ratios": {}, "targets": []}
+              "ratios": {}, "targets": [],
+              "run": {"rounds": opt.rounds, "seconds": opt.seconds,
+                      "mib": opt.size >> 20, "touches": opt.touches}}
     if hasattr(workload, "note"):
         result["note"] = workload.note
     for name, rows in cells.items():
@@ -790,6 +801,10 @@ all).  "we / it" is how many times as fast qcow2ext is as this server.  "CPU it
 / we" is how many times the processor time this server takes.
 
 %s""" % ("\n".join("- %s: %s" % (k, v) for k, v in m.items()) + "\n",
+         "".join("- %s\n" % r for r in dict.fromkeys(
+             "%(rounds)d rounds of %(seconds)g s, disks of %(mib)d MiB, "
+             "%(touches)d first touches" % r["run"]
+             for r in report["workloads"])) +
          "".join("- %s, %s\n" % (r["name"].split("/")[0], r["note"])
                  for r in report["workloads"]
                  if "note" in r and r["name"].endswith("/copy")),
@@ -962,6 +977,9 @@ def main():
         for path in opt.merge:
             with open(path) as f:
                 r = json.load(f)
+            for w in r["workloads"]:
+                w.setdefault("run", dict(r["settings"],
+                                         mib=r["settings"]["size"] >> 20))
             if report is None:
                 report = r
             else:
@@ -999,7 +1017,7 @@ def main():
     if opt.only:
         servers = {n: s for n, s in servers.items()
                    if n in opt.only.split(",") + ["qcow2ext"]}
-    report = {"machine": machine(),
+    report = {"machine": machine(servers),
               "settings": {"rounds": opt.rounds, "seconds": opt.seconds,
                            "size": opt.size, "touches": opt.touches},
               "workloads": []}
@@ -1026,12 +1044,15 @@ def main():
     finally:
         for f in files.values():
             f.remove()
-    report["settings"]["took"] = round(time.monotonic() - began)
-    print("\n" + show(report), end="")
+        # Also of a run that was stopped.
+        report["settings"]["took"] = round(time.monotonic() - began)
+        print("\n" + show(report), end="")
     if failures:
         sys.exit("%d measurements failed" % len(failures))
 
 
+# Stop servers and remove files then, too.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
 failures = []
 opt = parse()
 main()
