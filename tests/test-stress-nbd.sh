@@ -33,8 +33,9 @@ far_pair ()
 far_pair plain 4096 file x.data -- -o data_file_raw=off
 far_pair raw 65536 file x.data -- -o data_file_raw=on
 far_pair raw 16384 file x.data -- -o data_file_raw=on -o extended_l2=on
-# One that can do little.
-far_pair plain 65536 --filter=nozero --filter=noextents --filter=multi-conn \
-         file x.data multi-conn-mode=disable -- -o data_file_raw=off
+# One that can do little, with a single connection.  (--filter=multi-conn with
+# multi-conn-mode=disable fails an assertion of its own in nbdkit 1.42 to 1.48.)
+far_pair plain 65536 --filter=nozero --filter=noextents --filter=noparallel \
+         file x.data serialize=connections -- -o data_file_raw=off
 far_pair raw 65536 --filter=nozero --filter=noextents file x.data \
          -- -o data_file_raw=on
