@@ -72,7 +72,7 @@ seeds ()
 run_libfuzzer ()
 {
     local t=$1 log=$work/$1.log status=0 line
-    "$work/fuzz-$t" -max_total_time="$seconds" -max_len=$max_len -timeout=20 \
+    "$work/fuzz-$t" -seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" -max_len=$max_len -timeout=20 \
         -rss_limit_mb=2048 -malloc_limit_mb=256 -print_final_stats=1 \
         -artifact_prefix="$work/finds/$t-" "$work/corpus/$t" "$work/seeds/$t" \
         >"$log" 2>&1 || status=$?
