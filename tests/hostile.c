@@ -270,6 +270,10 @@ judge_image_write (struct session *s, const struct memory_op *op)
   const struct walker *w = &s->walker;
   const uint64_t end = op->offset + op->length;
 
+  if (!w->valid) {
+    fail (s, "there is no header any more");
+    return;
+  }
   for (uint64_t at = op->offset & ~UINT64_C (7); at < end; at += 8) {
     const uint64_t c = at / w->cluster;
     uint8_t old[8] = { 0 }, new[8];
@@ -406,7 +410,8 @@ prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
 
   if (grow && offset < s->run->file[MEMORY_IMAGE].size)
     fail (s, "the proof would be written within the file");
-  if (walker_what (&s->walker, offset, length) & IS_METADATA)
+  if (s->walker.valid
+      && walker_what (&s->walker, offset, length) & IS_METADATA)
     fail (s, "the proof would be written over metadata");
   *can_grow = grow;
   return 0;
@@ -755,6 +760,14 @@ look_around (struct session *s)
 
   for (size_t i = 0; i < sizeof look / sizeof look[0]; i++)
     do_request (s, &look[i]);
+  /* However often somebody runs into what is wrong, it is said a few times. */
+  for (unsigned i = 0; i < 2 * MESSAGES_MAX; i++) {
+    const struct hostile_request read = {
+      .kind = HOSTILE_READ, .offset = i * UINT64_C (512), .length = 512
+    };
+
+    do_request (s, &read);
+  }
 }
 
 /* At the end, with the image opened anew. */
