@@ -21,7 +21,7 @@ cat x.qcow2 > "$disk"
 serve s --filter="$qcow2ext" file "$disk" qcow2ext-data-file="$data"
 # Others who come while there is a client.
 cat > others.sh <<'END'
-source "$srcdir/functions.sh"
+source "$abs_top_srcdir/tests/functions.sh"
 expect_fail 'lock' qemu-io -f qcow2 -c 'write 0 1' "$disk"
 expect_fail 'lock' qemu-io -f raw -c 'write 0 1' "$data"
 expect_fail 'in use' nbdkit -U - --filter="$qcow2ext" file "$disk" \
@@ -33,11 +33,14 @@ export disk data
 nbdsh -u "$(uri s)" -c 'h.pwrite (b"x" * 65536, 0)' -c '
 import subprocess, sys
 sys.exit (subprocess.call (["bash", "others.sh"]))'
-# And after that.
-qemu-io -f raw -c 'write -q 0 1' "$data"
-qemu-img info -f qcow2 "$disk"
+# And after that, once the server has seen that the client is gone.
+for ((i = 0; i < 100; i++)); do
+    qemu-io -f raw -c 'write -q 0 1' "$data" &&
+        qemu-img info -f qcow2 "$disk" && break
+    sleep 0.05
+done
+[ "$i" -lt 100 ] || fail "the locks were not dropped"
 stop s
-
 
 # Devices that cannot be written to.
 loop_device data -r
