@@ -57,7 +57,7 @@ export tmp
 # Run nbdkit under valgrind, or with a sanitizer preloaded, as 'make
 # check-valgrind' does.  A test fails if that finds something.
 if [ -n "$QCOW2EXT_TEST_UNDER" ]; then
-    PATH=$abs_top_srcdir/tests/under:$PATH
+    PATH=$(cd "$abs_top_srcdir/tests/under" && pwd):$PATH
     under_logs=$tmp/under
     export under_logs
     mkdir "$under_logs"
