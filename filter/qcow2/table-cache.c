@@ -371,9 +371,9 @@ l2_table_set (struct l2_table *t, uint32_t index, uint64_t entry,
 }
 
 uint32_t
-l2_table_same (const struct l2_table *t, uint32_t index)
+l2_table_same (const struct l2_table *t, uint32_t index, uint32_t max)
 {
-  const uint32_t n = UINT32_C (1) << t->image->l2_bits;
+  const uint32_t end = index + max;
   const uint64_t low = UINT64_C (0x5555555555555555);
   const unsigned per_word = 32;
   const unsigned state =
@@ -381,7 +381,7 @@ l2_table_same (const struct l2_table *t, uint32_t index)
   const uint64_t all = state * low;
   uint32_t i = index;
 
-  while (i < n) {
+  while (i < end) {
     const uint64_t other = le64toh (t->payload[i / per_word]) ^ all;
     /* The low bit of each entry that differs; of zeros, only in that bit. */
     const uint64_t differs =
@@ -392,7 +392,7 @@ l2_table_same (const struct l2_table *t, uint32_t index)
       return i + __builtin_ctzll (differs) / 2 - index;
     i = (i / per_word + 1) * per_word;
   }
-  return n - index;
+  return max;
 }
 
 void

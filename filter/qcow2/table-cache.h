@@ -91,10 +91,12 @@ void table_cache_usage (struct table_cache *cache, size_t *bytes,
 /* Drops all tables of an image. */
 void table_cache_drop (struct image *image);
 
-/* How many entries of a compact table, from index on and up to its end, say
- * the same: a zero cluster does so whether it is allocated or not.
+/* How many entries of a compact table, from index on, say the same: a zero
+ * cluster does so whether it is allocated or not.  Looks at max entries, which
+ * the table must have, or at a few more.
  */
-uint32_t l2_table_same (const struct l2_table *t, uint32_t index);
+uint32_t l2_table_same (const struct l2_table *t, uint32_t index,
+                        uint32_t max);
 
 /* One entry.  The bitmap is 0 without extended L2. */
 static inline uint64_t
