@@ -17,6 +17,7 @@
 #include <nbdkit-filter.h>
 
 #include "config.h"
+#include "load-libnbd.h"
 #include "store-file.h"
 
 #define MIB (1024 * 1024)
@@ -172,6 +173,9 @@ set_data_file (const char *key, const char *value)
   nbdkit_error ("%s=%s: this filter was built without libnbd, so the data file "
                 "cannot be on an NBD server", key, value);
   return -1;
+#else
+  if (load_libnbd () == -1)
+    return -1;
 #endif
   if (check_uri_paths (key, value) == -1)
     return -1;

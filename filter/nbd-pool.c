@@ -49,10 +49,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include <libnbd.h>
 #include <nbdkit-filter.h>
 
 #include "cleanup.h"
+#include "load-libnbd.h"
 #include "nbd-pool.h"
 #include "report.h"
 
@@ -169,13 +169,13 @@ look_whether_nbdkit_stops (struct nbd_pool *p)
 static bool
 is_alive (struct nbd_handle *h)
 {
-  return nbd_aio_is_ready (h) == 1 || nbd_aio_is_processing (h) == 1;
+  return libnbd.aio_is_ready (h) == 1 || libnbd.aio_is_processing (h) == 1;
 }
 
 static bool
 has_ended (struct nbd_handle *h)
 {
-  return nbd_aio_is_dead (h) == 1 || nbd_aio_is_closed (h) == 1;
+  return libnbd.aio_is_dead (h) == 1 || libnbd.aio_is_closed (h) == 1;
 }
 
 /* Waits, for timeout milliseconds at most, until there is something to do on
@@ -185,9 +185,9 @@ has_ended (struct nbd_handle *h)
 static int
 handle_events (struct link *l, struct nbd_handle *h, int timeout)
 {
-  unsigned direction = nbd_aio_get_direction (h);
+  unsigned direction = libnbd.aio_get_direction (h);
   struct pollfd fds[] = {
-    { .fd = nbd_aio_get_fd (h) },
+    { .fd = libnbd.aio_get_fd (h) },
     { .fd = l->kick_fd, .events = POLLIN },
   };
   uint64_t kicks;
@@ -207,13 +207,13 @@ handle_events (struct link *l, struct nbd_handle *h, int timeout)
    * sender found it broken, it is closed and has no direction at all, whatever
    * poll saw.
    */
-  direction = nbd_aio_get_direction (h);
+  direction = libnbd.aio_get_direction (h);
   if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR))
       && (direction & LIBNBD_AIO_DIRECTION_READ))
-    return nbd_aio_notify_read (h) == -1 ? -1 : 1;
+    return libnbd.aio_notify_read (h) == -1 ? -1 : 1;
   if ((fds[0].revents & (POLLOUT | POLLHUP | POLLERR))
       && (direction & LIBNBD_AIO_DIRECTION_WRITE))
-    return nbd_aio_notify_write (h) == -1 ? -1 : 1;
+    return libnbd.aio_notify_write (h) == -1 ? -1 : 1;
   return 0;
 }
 
@@ -239,11 +239,11 @@ set_keepalive (int fd)
 static const char *
 read_facts (struct nbd_handle *h, struct nbd_facts *f)
 {
-  const int64_t size = nbd_get_size (h);
-  const int64_t minimum = nbd_get_block_size (h, LIBNBD_SIZE_MINIMUM);
-  const int64_t maximum = nbd_get_block_size (h, LIBNBD_SIZE_MAXIMUM);
-  const int extents = nbd_can_meta_context (h,
-                                            LIBNBD_CONTEXT_BASE_ALLOCATION);
+  const int64_t size = libnbd.get_size (h);
+  const int64_t minimum = libnbd.get_block_size (h, LIBNBD_SIZE_MINIMUM);
+  const int64_t maximum = libnbd.get_block_size (h, LIBNBD_SIZE_MAXIMUM);
+  const int extents =
+    libnbd.can_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION);
 
   if (size < 0 || minimum < 0 || maximum < 0)
     return "it does not say the size of the export";
@@ -251,13 +251,13 @@ read_facts (struct nbd_handle *h, struct nbd_facts *f)
     .size = size,
     .minimum = minimum ? minimum : 1,
     .maximum = maximum && maximum < MAX_REQUEST ? maximum : MAX_REQUEST,
-    .readonly = nbd_is_read_only (h) != 0,
-    .multi_conn = nbd_can_multi_conn (h) == 1,
-    .can_flush = nbd_can_flush (h) == 1,
-    .can_zero = nbd_can_zero (h) == 1,
-    .can_fast_zero = nbd_can_zero (h) == 1 && nbd_can_fast_zero (h) == 1,
-    .can_trim = nbd_can_trim (h) == 1,
-    .can_cache = nbd_can_cache (h) == 1,
+    .readonly = libnbd.is_read_only (h) != 0,
+    .multi_conn = libnbd.can_multi_conn (h) == 1,
+    .can_flush = libnbd.can_flush (h) == 1,
+    .can_zero = libnbd.can_zero (h) == 1,
+    .can_fast_zero = libnbd.can_zero (h) == 1 && libnbd.can_fast_zero (h) == 1,
+    .can_trim = libnbd.can_trim (h) == 1,
+    .can_cache = libnbd.can_cache (h) == 1,
     .can_extents = extents == 1,
   };
   if ((f->minimum & (f->minimum - 1)) || f->minimum > MAX_REQUEST
@@ -297,7 +297,7 @@ note_failure (struct nbd_pool *p, const char *why)
 static const char *
 error_of_libnbd (void)
 {
-  const char *error = nbd_get_error ();
+  const char *error = libnbd.get_error ();
 
   return error ? error : "the connection was closed";
 }
@@ -311,9 +311,9 @@ negotiate (struct link *l, struct nbd_handle *h)
   struct nbd_pool *p = l->pool;
   const int64_t deadline = now () + CONNECT_TIME;
 
-  if (nbd_set_uri_allow_local_file (h, true) == -1
-      || nbd_add_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION) == -1
-      || nbd_aio_connect_uri (h, p->uri) == -1) {
+  if (libnbd.set_uri_allow_local_file (h, true) == -1
+      || libnbd.add_meta_context (h, LIBNBD_CONTEXT_BASE_ALLOCATION) == -1
+      || libnbd.aio_connect_uri (h, p->uri) == -1) {
     note_failure (p, error_of_libnbd ());
     return false;
   }
@@ -372,17 +372,17 @@ accept_facts (struct nbd_pool *p, struct nbd_handle *h)
 static struct nbd_handle *
 make_connection (struct link *l)
 {
-  struct nbd_handle *h = nbd_create ();
+  struct nbd_handle *h = libnbd.create ();
 
   if (h == NULL) {
     note_failure (l->pool, error_of_libnbd ());
     return NULL;
   }
   if (!negotiate (l, h) || !accept_facts (l->pool, h)) {
-    nbd_close (h);
+    libnbd.close (h);
     return NULL;
   }
-  set_keepalive (nbd_aio_get_fd (h));
+  set_keepalive (libnbd.aio_get_fd (h));
   return h;
 }
 
@@ -476,8 +476,8 @@ take_down (struct link *l, struct nbd_handle *h, const char *why)
     l->generation++;
   }
   if (p->closing) {
-    nbd_aio_disconnect (h, 0);  /* says goodbye, but does not wait */
-    nbd_close (h);
+    libnbd.aio_disconnect (h, 0); /* says goodbye, but does not wait */
+    libnbd.close (h);
     return;
   }
 
@@ -495,7 +495,7 @@ take_down (struct link *l, struct nbd_handle *h, const char *why)
       pthread_cond_broadcast (&p->changed);
   }
   /* Now those who still waited for an answer know, too. */
-  nbd_close (h);
+  libnbd.close (h);
 }
 
 /* Waits before the next try.  Returns with the pool's lock held, as it is
@@ -674,22 +674,22 @@ start_command (struct nbd_handle *h, struct nbd_request *r)
 
   switch (r->command) {
   case NBD_READ:
-    return nbd_aio_pread (h, r->buf, r->count, r->offset, completion,
-                          r->flags);
+    return libnbd.aio_pread (h, r->buf, r->count, r->offset, completion,
+                             r->flags);
   case NBD_WRITE:
-    return nbd_aio_pwrite (h, r->data, r->count, r->offset, completion,
-                           r->flags);
+    return libnbd.aio_pwrite (h, r->data, r->count, r->offset, completion,
+                              r->flags);
   case NBD_ZERO:
-    return nbd_aio_zero (h, r->count, r->offset, completion, r->flags);
+    return libnbd.aio_zero (h, r->count, r->offset, completion, r->flags);
   case NBD_CACHE:
-    return nbd_aio_cache (h, r->count, r->offset, completion, r->flags);
+    return libnbd.aio_cache (h, r->count, r->offset, completion, r->flags);
   case NBD_EXTENTS:
-    return nbd_aio_block_status (h, r->count, r->offset, extents, completion,
-                                 r->flags);
+    return libnbd.aio_block_status (h, r->count, r->offset, extents,
+                                    completion, r->flags);
   case NBD_FLUSH:
     break;
   }
-  return nbd_aio_flush (h, completion, r->flags);
+  return libnbd.aio_flush (h, completion, r->flags);
 }
 
 /* Takes a link out of use, if it is still what it was. */
@@ -725,11 +725,11 @@ send_request (struct link *l, struct nbd_request *r, unsigned *generation)
     if (start_command (l->h, r) == -1) {
       /* on_free has been called already, or will not be called. */
       r->done = true;
-      r->error = nbd_get_errno () ? nbd_get_errno () : EIO;
+      r->error = libnbd.get_errno () ? libnbd.get_errno () : EIO;
       sent = is_alive (l->h);
     }
     /* The thread waits to receive; it knows of nothing else yet. */
-    wake = nbd_aio_get_direction (l->h) != LIBNBD_AIO_DIRECTION_READ;
+    wake = libnbd.aio_get_direction (l->h) != LIBNBD_AIO_DIRECTION_READ;
   }
   if (wake)
     kick (l);
