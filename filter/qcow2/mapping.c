@@ -207,18 +207,17 @@ lookup_table (const struct image *image, const struct l2_table *t,
               uint64_t offset, uint64_t max, struct run *run)
 {
   lookup_entry (image, t, offset, run);
-  if (t->compact) {
+  if (t->compact && run->length < max) {
     /* The piece is the rest of a cluster; max ends within the table. */
-    const uint64_t more = max > run->length ? max - run->length : 0;
     const uint32_t clusters =
-      1 + ((more + image_cluster_size (image) - 1) >> image->cluster_bits);
+      1 + ((max - run->length + image_cluster_size (image) - 1)
+           >> image->cluster_bits);
     const uint32_t same = l2_table_same (t, l2_index (image, offset),
                                          clusters);
 
     run->length += (uint64_t) (same - 1) << image->cluster_bits;
-    if (run->length > max)
-      run->length = max;
-    return;
+    if (run->length < max)
+      return;
   }
   while (run->length < max) {
     struct run next = { 0 };
