@@ -685,13 +685,16 @@ def instructions(kind, op, files):
 def all_instructions():
     files = Files(opt.dir)
     result = {}
+    with open(os.path.join(here, "instructions.json")) as f:
+        known = json.load(f)
     try:
         for kind in ("pair", "pair-raw", "internal"):
             for op in ("read", "write"):
                 n = instructions(kind, op, files)
-                result["%s/%s-4k" % (kind, op)] = n
-                print("%-18s %6.0f instructions a request"
-                      % ("%s/%s-4k" % (kind, op), n), flush=True)
+                name = "%s/%s-4k" % (kind, op)
+                result[name] = n
+                print("%-18s %6.0f instructions a request; known: %.0f"
+                      % (name, n, known[name]), flush=True)
     finally:
         files.remove()
     os.makedirs(opt.out, exist_ok=True)
