@@ -608,6 +608,10 @@ snapshot_lies (void)
         UINT32_MAX);
   LIES ("snapshot-disk-size", s + 48, 8, 0, 1, at.size + 1, INT64_MAX,
         UINT64_C (1) << 63, UINT64_MAX);
+  begin ("snapshot-without-l1");
+  put (s, 8, UINT64_C (1) << 63);
+  put (s + 8, 4, 0);
+  tell ();
   begin ("snapshots-with-one-l1");
   put (60, 4, 2);
   memmove (lying[MEMORY_IMAGE].bytes + s + 64,

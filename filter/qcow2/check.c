@@ -369,7 +369,8 @@ count_snapshots (struct check *c)
     const struct snapshot *s = &list->snapshot[i];
 
     if (s->l1_entries > QCOW2_MAX_L1_BYTES / sizeof (be64)
-        || s->l1_offset & (c->cluster_size - 1)) {
+        || s->l1_offset & (c->cluster_size - 1)
+        || s->l1_offset > c->file_size) {
       finding (c, errors, "the L1 table of snapshot %s is misplaced", s->id);
       continue;
     }
