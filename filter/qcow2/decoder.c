@@ -110,24 +110,31 @@ run_deflate (struct decoder *d, const void *data, size_t size, void *out,
   return run_zlib (d, data, size, out, out_size);
 }
 
-/* Decodes a frame that is cut short, or several frames in a row. */
+/* Decodes a frame that is cut short, or several frames in a row.  This is rare.
+ * A context that was used before has larger buffers, so that it accepts more
+ * of what is not sound: what an image reads as would depend on what was read
+ * earlier.
+ */
 static int
-run_zstd_stream (struct decoder *d, const void *data, size_t size, void *out,
-                 size_t out_size)
+run_zstd_stream (const void *data, size_t size, void *out, size_t out_size)
 {
   ZSTD_inBuffer in = { .src = data, .size = size };
   ZSTD_outBuffer o = { .dst = out, .size = out_size };
+  ZSTD_DCtx *zstd = ZSTD_createDCtx ();
+  int result = 0;
 
-  ZSTD_DCtx_reset (d->zstd, ZSTD_reset_session_and_parameters);
-  ZSTD_DCtx_setParameter (d->zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
-  while (o.pos < o.size) {
+  if (zstd == NULL)
+    return -ENOMEM;
+  ZSTD_DCtx_setParameter (zstd, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
+  while (result == 0 && o.pos < o.size) {
     const size_t in_before = in.pos, out_before = o.pos;
-    const size_t r = ZSTD_decompressStream (d->zstd, &o, &in);
+    const size_t r = ZSTD_decompressStream (zstd, &o, &in);
 
     if (ZSTD_isError (r) || (in.pos == in_before && o.pos == out_before))
-      return -EIO;
+      result = -EIO;
   }
-  return 0;
+  ZSTD_freeDCtx (zstd);
+  return result;
 }
 
 static int
@@ -148,7 +155,7 @@ run_zstd (struct decoder *d, const void *data, size_t size, void *out,
       && ZSTD_decompressDCtx (d->zstd, out, out_size, data, frame)
          == out_size)
     return 0;
-  return run_zstd_stream (d, data, size, out, out_size);
+  return run_zstd_stream (data, size, out, out_size);
 }
 
 int
