@@ -41,7 +41,8 @@
  */
 #define MESSAGES_MAX 60
 
-#define READ_WINDOW (UINT64_C (256) << 10)
+/* Larger buffers are mapped and unmapped each time. */
+#define READ_WINDOW (UINT64_C (64) << 10)
 
 /* What a sector of the guest's disk should be. */
 enum known { KNOWN, OR_ZERO, UNKNOWN };
@@ -52,6 +53,7 @@ struct session {
   struct memory_log log;
   struct walker walker;         /* what is protected */
   struct walker now;            /* scratch */
+  bool walked;                  /* the walker has seen the file as it is */
   struct checker checker;
   uint64_t start_size;          /* of the image file, when opened */
   unsigned messages;            /* until then */
@@ -344,6 +346,7 @@ judge (void *opaque, const struct memory_op *op, bool before)
           op->length);
   if (op->file == MEMORY_IMAGE && op->kind != MEMORY_RESIZE)
     judge_image_write (s, op);
+  s->walked &= op->file != MEMORY_IMAGE;
 }
 
 /* ---------------------------------------------------------------------
@@ -417,6 +420,15 @@ prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
   return 0;
 }
 
+/* Nearly all of the time goes into walking. */
+static void
+walk (struct session *s)
+{
+  if (!s->walked)
+    walker_run (&s->walker, &s->run->file[MEMORY_IMAGE]);
+  s->walked = true;
+}
+
 static void
 begin_request (struct session *s, bool change)
 {
@@ -448,7 +460,7 @@ open_image (struct session *s)
     /* So little that tables are evicted. */
     .l2_cache_size = 4096, .decoded_cache_size = 65536, .warn = true,
   };
-  walker_run (&s->walker, &run->file[MEMORY_IMAGE]);
+  walk (s);
   s->messages = run->messages;
   s->start_size = run->file[MEMORY_IMAGE].size;
   s->changing = false;
@@ -722,7 +734,7 @@ do_request (struct session *s, const struct hostile_request *request)
  out:
   leave_engine (s);
   s->run->done += r == 0;
-  walker_run (&s->walker, &s->run->file[MEMORY_IMAGE]);
+  walk (s);
   return r;
 }
 

@@ -4,6 +4,7 @@
 
 #include "build-config.h"
 
+#include <endian.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +23,11 @@ get (const struct memory_file *f, uint64_t offset, unsigned bytes)
 {
   uint64_t v = 0;
 
+  /* Most are like this, and there are very many. */
+  if (bytes == 8 && offset <= f->size && f->size - offset >= 8) {
+    memcpy (&v, f->bytes + offset, 8);
+    return be64toh (v);
+  }
   for (unsigned i = 0; i < bytes; i++)
     v = v << 8 | (offset + i < f->size ? f->bytes[offset + i] : 0);
   return v;

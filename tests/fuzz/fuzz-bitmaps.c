@@ -18,8 +18,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
   static const char *const shown[] = { "records", "still", NULL };
   struct hostile_request request[FUZZ_REQUESTS];
-  struct memory_file file[MEMORY_FILES];
-  struct memory_file *f = &file[MEMORY_IMAGE];
+  struct memory_file *file, *f;
   const size_t n = fuzz_requests (data, &size, request);
   struct fuzz_layout layout;
   const uint8_t *extension;
@@ -29,7 +28,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     return 0;
   size -= 7;
   extension = data + size;
-  fuzz_layout_files (file, data, size, &layout);
+  file = fuzz_layout_files (data, size, &layout);
+  f = &file[MEMORY_IMAGE];
   if (layout.external)
     pos += 16;
   hostile_put (f, pos, 4, 0x23852875);
@@ -46,7 +46,6 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 
     fuzz_run (&run);
   }
-  fuzz_files_free (file);
   return 0;
 }
 

@@ -48,8 +48,8 @@ int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
   struct hostile_request request[FUZZ_REQUESTS];
-  struct memory_file file[MEMORY_FILES];
-  struct hostile_run run = { .file = file, .writable = true };
+  struct memory_file *file;
+  struct hostile_run run = { .writable = true };
   struct check_result before = { 0 }, after = { 0 };
   struct fuzz_layout layout;
   bool dirty = true;
@@ -58,7 +58,8 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   run.requests = fuzz_requests (data, &size, request);
   if (size < FUZZ_CHOICE)
     return 0;
-  fuzz_layout_files (file, data, size, &layout);
+  file = fuzz_layout_files (data, size, &layout);
+  run.file = file;
   if (layout.version == 3)
     hostile_put (&file[MEMORY_IMAGE], 79, 1,
                  hostile_get (&file[MEMORY_IMAGE], 79, 1) | 1);
@@ -70,7 +71,6 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
       fuzz_fail ("after a repair there are %" PRIu64 " errors",
                  after.errors);
   }
-  fuzz_files_free (file);
   return 0;
 }
 

@@ -67,18 +67,18 @@ int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
   struct hostile_request request[FUZZ_REQUESTS];
-  struct memory_file file[MEMORY_FILES];
-  struct hostile_run run = { .file = file };
+  struct memory_file *file;
+  struct hostile_run run = { .file = NULL };
   struct fuzz_layout layout;
 
   run.request = request;
   run.requests = fuzz_requests (data, &size, request);
   if (size < FUZZ_CHOICE)
     return 0;
-  fuzz_layout_files (file, data, size, &layout);
+  file = fuzz_layout_files (data, size, &layout);
+  run.file = file;
   look_up (file);
   fuzz_run (&run);
-  fuzz_files_free (file);
   return 0;
 }
 

@@ -7,8 +7,6 @@
 
 #include "build-config.h"
 
-#include <string.h>
-
 #include "fuzz.h"
 
 int
@@ -21,13 +19,5 @@ size_t
 fuzz_seed (const struct hostile_base *base, const struct memory_file *image,
            uint8_t *input, size_t room)
 {
-  size_t size = image->size;
-
-  if (!base->spec.external || size + 1 > room)
-    return 0;
-  memcpy (input, image->bytes, size);
-  size = fuzz_add_requests (input, size, room - 1);
-  if (size)
-    input[size++] = 0;
-  return size;
+  return !base->spec.external ? 0 : fuzz_session_seed (image, input, room);
 }

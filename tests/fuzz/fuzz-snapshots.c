@@ -17,7 +17,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
   static const char *const shown[] = { "1", "snap", NULL };
   struct hostile_request request[FUZZ_REQUESTS];
-  struct memory_file file[MEMORY_FILES];
+  struct memory_file *file;
   struct fuzz_layout layout;
   uint8_t count, where;
 
@@ -26,7 +26,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
     return 0;
   where = data[--size];
   count = data[--size];
-  fuzz_layout_files (file, data, size, &layout);
+  file = fuzz_layout_files (data, size, &layout);
   hostile_put (&file[MEMORY_IMAGE], 60, 4, count);
   hostile_put (&file[MEMORY_IMAGE], 64, 8, where * layout.cluster);
   for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++) {
@@ -37,7 +37,6 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 
     fuzz_run (&run);
   }
-  fuzz_files_free (file);
   return 0;
 }
 

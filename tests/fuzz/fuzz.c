@@ -14,6 +14,7 @@
 #include "report.h"
 
 #define PATTERN_BYTES 65536
+#define FUZZ_DISK (256 << 10)
 
 void
 fuzz_fail (const char *fmt, ...)
@@ -28,41 +29,114 @@ fuzz_fail (const char *fmt, ...)
   abort ();
 }
 
+/* Each file has one of its own. */
 static void
-fill (struct memory_file *f, uint32_t number)
+fill (struct memory_file *file, unsigned which, uint32_t number)
 {
-  uint8_t sector[MEMORY_SECTOR];
+  static uint8_t pattern[MEMORY_FILES][PATTERN_BYTES];
+  static bool made[MEMORY_FILES];
 
-  for (uint64_t i = 0; i < PATTERN_BYTES / MEMORY_SECTOR; i++) {
-    make_pattern (sector, number, i);
-    memory_file_write (f, sector, sizeof sector, i * MEMORY_SECTOR);
+  for (uint64_t i = 0; !made[which] && i < PATTERN_BYTES / MEMORY_SECTOR; i++)
+    make_pattern (pattern[which] + i * MEMORY_SECTOR, number, i);
+  made[which] = true;
+  memory_file_write (&file[which], pattern[which], PATTERN_BYTES, 0);
+}
+
+/* Their memory is kept from one input to the next. */
+static struct memory_file *
+no_files (void)
+{
+  static struct memory_file file[MEMORY_FILES];
+
+  for (unsigned i = 0; i < MEMORY_FILES; i++)
+    memory_file_resize (&file[i], 0);
+  return file;
+}
+
+/* How much of a cluster an input has. */
+static size_t
+part_of (unsigned bits)
+{
+  return bits >= 14 && bits <= 16 ? FUZZ_PART : (size_t) 1 << bits;
+}
+
+/* Puts what an input has of clusters where they belong, from offset on. */
+static void
+put_clusters (struct memory_file *f, unsigned bits, uint64_t offset,
+              const uint8_t *data, size_t size)
+{
+  const uint64_t cluster = UINT64_C (1) << bits;
+  const size_t part = part_of (bits);
+
+  for (size_t pos = 0; pos < size; pos += part, offset += cluster) {
+    const size_t n = size - pos < part ? size - pos : part;
+
+    memory_file_write (f, data + pos, n, offset);
+    if (n == part && f->size < offset + cluster)
+      memory_file_resize (f, offset + cluster);
   }
 }
 
-void
-fuzz_files (struct memory_file *file, const uint8_t *image, size_t size)
+/* The reverse: returns their size, or 0 if there is no room. */
+static size_t
+get_clusters (const struct memory_file *f, unsigned bits, uint64_t offset,
+              uint8_t *input, size_t room)
 {
-  memset (file, 0, MEMORY_FILES * sizeof *file);
-  if (size)
-    memory_file_write (&file[MEMORY_IMAGE], image, size, 0);
-  if (size >= 80 && image[7] == 3 && (image[79] & 4))
-    fill (&file[MEMORY_DATA], PATTERN_INITIAL);
-  if (size >= 16 && (image[14] || image[15]))
-    fill (&file[MEMORY_BACKING], PATTERN_BACKING);
+  const uint64_t cluster = UINT64_C (1) << bits;
+  const size_t part = part_of (bits);
+  size_t size = 0;
+
+  for (; offset < f->size; offset += cluster) {
+    const size_t n = f->size - offset < part ? f->size - offset : part;
+
+    if (n > room - size)
+      return 0;
+    memcpy (input + size, f->bytes + offset, n);
+    size += n;
+  }
+  return size;
 }
 
-void
-fuzz_files_free (struct memory_file *file)
+size_t
+fuzz_session_seed (const struct memory_file *image, uint8_t *input,
+                   size_t room)
 {
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  size_t size =
+    get_clusters (image, hostile_get (image, 20, 4), 0, input, room);
+
+  size = size ? fuzz_add_requests (input, size, room) : 0;
+  if (size == 0 || size == room)
+    return 0;
+  input[size++] = 0;
+  return size;
+}
+
+/* Files of an input: the image is a copy of what is given, the data file and
+ * the backing file have patterns.
+ */
+static struct memory_file *
+session_files (const uint8_t *image, size_t size, bool pair)
+{
+  struct memory_file *file = no_files (), *f = &file[MEMORY_IMAGE];
+  const unsigned bits = image[20] | image[21] | image[22] ? 0 : image[23];
+
+  put_clusters (f, bits >= 14 && bits <= 16 ? bits : 9, 0, image, size);
+  if (pair) {
+    hostile_put (f, 4, 4, 3);
+    hostile_put (f, 79, 1, hostile_get (f, 79, 1) | 4);
+  }
+  if (pair || (image[7] == 3 && size >= 80 && (image[79] & 4)))
+    fill (file, MEMORY_DATA, PATTERN_INITIAL);
+  if (image[14] || image[15])
+    fill (file, MEMORY_BACKING, PATTERN_BACKING);
+  return file;
 }
 
 struct fuzz_layout
 fuzz_layout (const uint8_t choice[FUZZ_CHOICE])
 {
   struct fuzz_layout l = {
-    .bits = 9 + (choice[0] & 7), .extended = choice[0] & 8,
+    .bits = 9 + (choice[0] & 7) % 6, .extended = choice[0] & 8,
     .external = choice[0] & 16, .version = choice[0] & 32 ? 2 : 3,
     .zstd = choice[0] & 64, .dirty = choice[0] & 128,
     .order = choice[1] & 7, .l1_entries = 1 + (choice[1] >> 3),
@@ -78,6 +152,9 @@ fuzz_layout (const uint8_t choice[FUZZ_CHOICE])
     l.bits = 14;
   l.cluster = UINT64_C (1) << l.bits;
   l.size = l.l1_entries * (l.cluster / (l.extended ? 16 : 8)) * l.cluster;
+  /* So that the model of a sound disk is small. */
+  if (l.size > FUZZ_DISK)
+    l.size = FUZZ_DISK;
   return l;
 }
 
@@ -108,18 +185,19 @@ fuzz_header (struct memory_file *f, const struct fuzz_layout *l)
   }
 }
 
-void
-fuzz_layout_files (struct memory_file *file, const uint8_t *data, size_t size,
+struct memory_file *
+fuzz_layout_files (const uint8_t *data, size_t size,
                    struct fuzz_layout *layout)
 {
-  memset (file, 0, MEMORY_FILES * sizeof *file);
+  struct memory_file *file = no_files ();
+
   *layout = fuzz_layout (data);
   fuzz_header (&file[MEMORY_IMAGE], layout);
-  if (size > FUZZ_CHOICE)
-    memory_file_write (&file[MEMORY_IMAGE], data + FUZZ_CHOICE,
-                       size - FUZZ_CHOICE, layout->cluster);
+  put_clusters (&file[MEMORY_IMAGE], layout->bits, layout->cluster,
+                data + FUZZ_CHOICE, size - FUZZ_CHOICE);
   if (layout->external)
-    fill (&file[MEMORY_DATA], PATTERN_INITIAL);
+    fill (file, MEMORY_DATA, PATTERN_INITIAL);
+  return file;
 }
 
 /* The image-maker puts the refcount table into cluster 1, its blocks and then
@@ -138,8 +216,8 @@ fuzz_layout_seed (const struct hostile_base *base,
   struct memory_file f = { 0 };
   size_t size;
 
-  if (spec->cluster_bits > 16 || l1_entries > 32 || block == 0
-      || image->size - cluster + FUZZ_CHOICE > room || l1 <= cluster)
+  if (spec->cluster_bits > 14 || l1_entries > 32 || block == 0
+      || room < FUZZ_CHOICE || l1 <= cluster)
     return 0;
   memory_file_copy (&f, image);
   /* L1 -> 1, refcount table -> 2, its block -> where the L1 table was. */
@@ -151,10 +229,10 @@ fuzz_layout_seed (const struct hostile_base *base,
   input[0] = (spec->cluster_bits - 9) | (spec->extended ? 8 : 0)
     | (spec->external ? 16 : 0) | (spec->version == 2 ? 32 : 0);
   input[1] = spec->refcount_order | (l1_entries - 1) << 3;
-  size = f.size - cluster;
-  memcpy (input + FUZZ_CHOICE, f.bytes + cluster, size);
+  size = get_clusters (&f, spec->cluster_bits, cluster, input + FUZZ_CHOICE,
+                       room - FUZZ_CHOICE);
   memory_file_free (&f);
-  return size + FUZZ_CHOICE;
+  return size ? size + FUZZ_CHOICE : 0;
 }
 
 size_t
@@ -249,8 +327,7 @@ int
 fuzz_session (const uint8_t *data, size_t size, bool pair)
 {
   struct hostile_request request[FUZZ_REQUESTS];
-  struct memory_file file[MEMORY_FILES];
-  struct hostile_run run = { .file = file, .writable = true };
+  struct hostile_run run = { .writable = true };
   uint8_t how;
 
   if (size < 72)
@@ -259,17 +336,10 @@ fuzz_session (const uint8_t *data, size_t size, bool pair)
   run.check = how & 1;
   run.request = request;
   run.requests = fuzz_requests (data, &size, request);
-  fuzz_files (file, data, size);
-  if (pair) {
-    struct memory_file *f = &file[MEMORY_IMAGE];
-
-    hostile_put (f, 4, 4, 3);
-    hostile_put (f, 79, 1, hostile_get (f, 79, 1) | 4);
-    if (file[MEMORY_DATA].size == 0)
-      fill (&file[MEMORY_DATA], PATTERN_INITIAL);
-  }
+  if (size < 24)
+    return 0;
+  run.file = session_files (data, size, pair);
   fuzz_run (&run);
-  fuzz_files_free (file);
   return 0;
 }
 

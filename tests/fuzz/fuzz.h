@@ -30,17 +30,15 @@ size_t fuzz_seed (const struct hostile_base *base,
 _Noreturn void fuzz_fail (const char *fmt, ...)
   __attribute__ ((format (printf, 1, 2)));
 
-/* Files of an input: the image is a copy of what is given, the data file and
- * the backing file have patterns.
+/* Clusters of 16 to 64 KiB have only their beginning in an input, and zeros
+ * behind it: the smaller the inputs, the faster the fuzzer.
  */
-void fuzz_files (struct memory_file *file, const uint8_t *image,
-                 size_t size);
-void fuzz_files_free (struct memory_file *file);
+#define FUZZ_PART 1024
 
 /* Images of targets that are not about headers: a sound header of a few
  * bytes' choice, with the rest of the input behind it.
  *
- *   byte 0: log2 of the cluster size (bits 0-2, from 9), extended L2 (3),
+ *   byte 0: log2 of the cluster size (bits 0-2, from 9 to 14), extended L2 (3),
  *           data file (4), version 2 (5), zstd (6), dirty (7)
  *   byte 1: refcount order (0-2), the number of L1 entries (3-7, from 1)
  *   the others: nothing
@@ -56,9 +54,11 @@ struct fuzz_layout {
 struct fuzz_layout fuzz_layout (const uint8_t choice[FUZZ_CHOICE]);
 void fuzz_header (struct memory_file *f, const struct fuzz_layout *layout);
 
-/* Makes the files of an input that begins with those bytes. */
-void fuzz_layout_files (struct memory_file *file, const uint8_t *data,
-                        size_t size, struct fuzz_layout *layout);
+/* Makes the files of an input that begins with those bytes.  They are
+ * overwritten when files are made the next time.
+ */
+struct memory_file *fuzz_layout_files (const uint8_t *data, size_t size,
+                                       struct fuzz_layout *layout);
 
 /* The choice that fits a sound image, whose clusters from 1 on, with its L1
  * table and refcount table moved to where they belong, follow.
@@ -81,7 +81,11 @@ struct image *fuzz_open (struct memory_file *file);
 /* Runs a session and fails if something does not hold. */
 void fuzz_run (struct hostile_run *run);
 
-/* A whole session, on any image or made into one with a data file. */
+/* A whole session, on any image or made into one with a data file; and a seed
+ * for that.
+ */
 int fuzz_session (const uint8_t *data, size_t size, bool pair);
+size_t fuzz_session_seed (const struct memory_file *image, uint8_t *input,
+                          size_t room);
 
 #endif /* FUZZ_H */

@@ -112,9 +112,12 @@ main (int argc, char *argv[])
     /* The smaller the inputs, the faster the fuzzer. */
     if (small.spec.cluster_bits < 14)
       small.spec.size = UINT64_C (20) << small.spec.cluster_bits;
+    if (small.spec.size > b->spec.size)
+      small.spec.size = b->spec.size / 2;
     hostile_make (&small, file);
     size = fuzz_seed (&small, &file[MEMORY_IMAGE], input, sizeof input);
-    fuzz_files_free (file);
+    for (unsigned i = 0; i < MEMORY_FILES; i++)
+      memory_file_free (&file[i]);
     if (size == 0)
       continue;
     seeds++;
