@@ -20,7 +20,8 @@ for opts in cluster_size=64K cluster_size=4K \
         fail "fio: $opts"
     }
     grep -q 'err= 0' fio.log || fail "fio did nothing"
-    clean
+    # fio does not wait until the server lets go of the image.
     stop s
+    clean
     [ "$(qemu-img map -f qcow2 x.qcow2 | wc -l)" -gt 1 ] || fail "no data"
 done
