@@ -22,7 +22,7 @@ done
 
 mkimage x.qcow2 --data 0-3=1 --data-file never.txt --data-file-bit off
 # A sanitizer's leak check does not work under strace.
-ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 \
+ASAN_OPTIONS=detect_leaks=0 \
     strace -f -o trace -e trace=open,openat,openat2 \
     nbdkit -r -U - --filter="$qcow2ext" file x.qcow2 \
     --run "nbdinfo \"\$uri\""
