@@ -9,6 +9,9 @@ requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
 
+# Only for nbdkit if there is something else to be preloaded first.
+preload=LD_PRELOAD
+[ -z "$QCOW2EXT_TEST_UNDER" ] || preload=UNDER_PRELOAD
 library=$abs_top_builddir/tests/.libs/fail-io.so
 [ -e "$library" ] || fail "$library has not been built"
 
@@ -26,7 +29,9 @@ for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
     files=(x.qcow2)
     [ ! -e x.data ] || files+=(x.data)
     export FAIL_IO=$tmp/control
-    LD_PRELOAD=$library serve s --filter="$qcow2ext" file x.qcow2
+    export "$preload=$library"
+    serve s --filter="$qcow2ext" file x.qcow2
+    unset "$preload"
     "$PYTHON" "$abs_top_srcdir/tests/fail-io.py" "$(uri s)" "$FAIL_IO" \
               "$(< s.pid)" x.qcow2 "${files[@]}" || fail "$opts"
     stop s
