@@ -3,8 +3,9 @@
  *
  * An input is a byte (log2 of the cluster size, from 9: bits 0-2; zstd: bit
  * 3), then compressed data.  Whatever decodes does so again, the same way,
- * with a fresh decoder; and what libdeflate makes of deflated data is what
- * zlib makes of it.
+ * with a fresh decoder; and what zlib makes of deflated data is what comes of
+ * it.  (libdeflate also decodes some streams with incomplete codes, which no
+ * compressor makes and which zlib refuses.)
  */
 
 #include "build-config.h"
@@ -73,7 +74,7 @@ LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
   if (type == 0) {
     const bool full = by_zlib (data, size, b, out_size);
 
-    if (full != (r == 0) || (full && memcmp (a, b, out_size) != 0))
+    if (full && (r != 0 || memcmp (a, b, out_size) != 0))
       fuzz_fail ("zlib decodes something else");
   }
   return 0;

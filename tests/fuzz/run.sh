@@ -18,8 +18,6 @@ work=${FUZZ_DIR:-$builddir/fuzz}
 
 max_len=32768
 sanitize=-fsanitize=address,undefined
-# Memory that is freed is soon used again: fresh pages took half of the time.
-export ASAN_OPTIONS=quarantine_size_mb=4:malloc_context_size=6:${ASAN_OPTIONS:-}
 flags=(-std=gnu11 -O2 -g -fno-omit-frame-pointer
        -I"$builddir" -I"$srcdir/filter/qcow2" -I"$srcdir/tests"
        -I"$srcdir/tests/fuzz")
@@ -90,7 +88,9 @@ seeds ()
 run_libfuzzer ()
 {
     local t=$1 log=$work/$1.log status=0 line
-    # Keeping account of the rarity of features takes longer than the inputs.
+    # Keeping account of the rarity of features takes longer than the inputs,
+    # and so do fresh pages: let freed memory be used again soon.
+    ASAN_OPTIONS=quarantine_size_mb=4:malloc_context_size=6:${ASAN_OPTIONS:-} \
     "$work/fuzz-$t" -seed="${FUZZ_SEED:-0}" -max_total_time="$seconds" \
         -max_len=$max_len -timeout=20 -entropic=0 \
         -rss_limit_mb=2048 -malloc_limit_mb=256 -print_final_stats=1 \
@@ -117,6 +117,10 @@ run_afl ()
         timeout "$((seconds + 60))" \
         afl-fuzz -V "$seconds" -t 10000 -m none -G $max_len \
         -i "$work/seeds/$t" -o "$out" -- "$work/afl-$t" >"$log" 2>&1 || :
+    if ! [ -e "$out/default/fuzzer_stats" ]; then
+        echo "$t: FAILED to start: see $log"
+        return 1
+    fi
     n=$(find "$out/default/crashes" "$out/default/hangs" -name 'id:*' | wc -l)
     printf '%s: %s executions, %s of the map, %s inputs kept, %s\n' "$t" \
         "$(sed -n 's/^execs_done *: *//p' "$out/default/fuzzer_stats")" \
