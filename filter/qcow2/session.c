@@ -302,7 +302,9 @@ image_flush (struct image *image)
 }
 
 /* Gives back the end of the file that this session grew and does not use:
- * down to the size it had at the start, and no further.
+ * down to the size it had at the start, and no further.  What was written last
+ * need not fill its cluster; the file is made to, for a layer below that serves
+ * whole blocks only would cut it off the next time.
  */
 static int
 trim_tail (struct writer *w)
@@ -332,7 +334,7 @@ trim_tail (struct writer *w)
 
   if ((r = store_get_size (image->file, &size)) < 0)
     return r;
-  if (size > wanted && (r = store_resize (image->file, wanted)) < 0)
+  if (size != wanted && (r = store_resize (image->file, wanted)) < 0)
     return r;
   if (end < w->end) {
     w->end = end;
