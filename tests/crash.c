@@ -1193,6 +1193,27 @@ struct enumeration {
 /* All states of all workloads. */
 static struct hash_set all_states;
 
+bool
+crash_states_write (FILE *f)
+{
+  for (size_t i = 0; i < all_states.room; i++)
+    if (all_states.slot[i]
+        && fwrite (&all_states.slot[i], sizeof (uint64_t), 1, f) != 1)
+      return false;
+  return true;
+}
+
+uint64_t
+crash_states_add (FILE *f)
+{
+  const size_t before = all_states.count;
+  uint64_t hash;
+
+  while (fread (&hash, sizeof hash, 1, f) == 1)
+    hash_set_add (&all_states, hash);
+  return all_states.count - before;
+}
+
 static bool
 is_change (const struct memory_op *op)
 {

@@ -23,6 +23,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #include "image.h"
 #include "image-checker.h"
@@ -182,6 +183,12 @@ struct crash_options {
 bool crash_run (const struct workload *workload,
                 const struct crash_options *options,
                 struct crash_stats *stats, char failure[1024]);
+
+/* Writes down which states have been tried; adds what another process wrote,
+ * and returns how many of those are new.
+ */
+bool crash_states_write (FILE *f);
+uint64_t crash_states_add (FILE *f);
 
 /* What has to come back does so within this, however slow the machine. */
 extern uint64_t crash_hang_ns;

@@ -9,6 +9,10 @@
  *
  * With QCOW2EXT_TEST_VERBOSE=1 the requests, the operations and the engine's
  * messages are shown.
+ *
+ * The first two are done by several processes.  They wait at times, for
+ * requests that are stopped and for qemu-img, and there are other processors.
+ * Who is free takes the next workload.
  */
 
 #include "build-config.h"
@@ -17,9 +21,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "crash-workloads.h"
+
+#define WORKERS 4
 
 #define ROUNDS 4                /* of random workloads over all images */
 #define STATES_OF_RANDOM 600
@@ -32,6 +41,20 @@
 
 static struct crash_stats total;
 static unsigned failures, qemu_every = QEMU_EVERY;
+
+/* Workloads are numbered.  What the workers share is the next one that nobody
+ * has taken.
+ */
+static unsigned *next_free;
+static unsigned at_number, taken;
+
+static bool
+is_mine (void)
+{
+  if (taken == at_number)
+    taken = 1 + __atomic_fetch_add (next_free, 1, __ATOMIC_RELAXED);
+  return ++at_number == taken;
+}
 
 static void
 run (const struct workload *workload, uint64_t seed, uint64_t max_states)
@@ -70,7 +93,8 @@ run_all_directed (void)
   struct workload workload;
 
   while (crash_directed (&at, &workload)) {
-    run (&workload, 0, STATES_OF_DIRECTED);
+    if (is_mine ())
+      run (&workload, 0, STATES_OF_DIRECTED);
     workload_free (&workload);
   }
 }
@@ -132,32 +156,119 @@ static void
 run_long (time_t until, uint64_t seed)
 {
   struct directed_cursor at = { 0 };
-  struct workload workload;
   unsigned specs = 0;
 
   while (crash_specs[specs].name)
     specs++;
+  qemu_every = QEMU_EVERY_LONG;
   for (; time (NULL) < until; seed++) {
     struct rng rng = { ~seed };
-
     const struct image_spec *spec = &crash_specs[rng_below (&rng, specs)];
+    struct workload directed;
 
-    run_random (spec, seed, long_states (spec));
-    run_pair (rng_below (&rng, crash_pairs ()), seed, STATES_OF_LONG / 20);
-    if (!crash_directed (&at, &workload))
+    if (!crash_directed (&at, &directed)) {
       memset (&at, 0, sizeof at);
-    else {
-      run (&workload, seed, long_states (workload.spec));
-      workload_free (&workload);
+      continue;
     }
+    if (is_mine ()) {
+      run_random (spec, seed, long_states (spec));
+      run_pair (rng_below (&rng, crash_pairs ()), seed, STATES_OF_LONG / 20);
+      run (&directed, seed, long_states (directed.spec));
+    }
+    workload_free (&directed);
   }
+}
+
+/* What 'make check' does. */
+static void
+run_check (void)
+{
+  uint64_t seed = 1;
+
+  run_all_directed ();
+  for (unsigned i = 0; i < PAIRS_TRIED; i++)
+    if (is_mine ())
+      run_pair (i * UINT64_C (7919) % crash_pairs (), i, STATES_OF_PAIR);
+  for (unsigned i = 0; i < ROUNDS; i++)
+    for (const struct image_spec *s = crash_specs; s->name; s++, seed++)
+      if (is_mine ())
+        run_random (s, seed, STATES_OF_RANDOM);
+}
+
+/* --- workers --- */
+
+struct worker {
+  pid_t pid;
+  FILE *report;                 /* total, failures, states */
+};
+
+static void
+work (const struct worker *me, time_t until, uint64_t seed)
+{
+  bool ok;
+
+  if (until)
+    run_long (until, seed);
+  else
+    run_check ();
+  ok = fwrite (&total, sizeof total, 1, me->report) == 1
+    && fwrite (&failures, sizeof failures, 1, me->report) == 1
+    && crash_states_write (me->report) && fflush (me->report) == 0;
+  _exit (ok ? EXIT_SUCCESS : EXIT_FAILURE);
+}
+
+static void
+add_report (const struct worker *worker)
+{
+  struct crash_stats stats;
+  unsigned more;
+  int status;
+
+  if (waitpid (worker->pid, &status, 0) != worker->pid || status != 0
+      || fseek (worker->report, 0, SEEK_SET) != 0
+      || fread (&stats, sizeof stats, 1, worker->report) != 1
+      || fread (&more, sizeof more, 1, worker->report) != 1) {
+    printf ("FAIL: a process ended early\n");
+    failures++;
+  }
+  else {
+    failures += more;
+    total.distinct += crash_states_add (worker->report);
+    total.built += stats.built;
+    total.workloads += stats.workloads;
+    total.by_qemu += stats.by_qemu;
+  }
+  fclose (worker->report);
+}
+
+static void
+run_workers (time_t until, uint64_t seed)
+{
+  struct worker worker[WORKERS];
+
+  next_free = mmap (NULL, sizeof *next_free, PROT_READ | PROT_WRITE,
+                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  for (unsigned i = 0; i < WORKERS; i++) {
+    struct worker *w = &worker[i];
+
+    w->report = tmpfile ();
+    if (next_free == MAP_FAILED || w->report == NULL
+        || (w->pid = fork ()) < 0) {
+      perror ("a process");
+      exit (EXIT_FAILURE);
+    }
+    if (w->pid == 0)
+      work (w, until, seed);
+  }
+  for (unsigned i = 0; i < WORKERS; i++)
+    add_report (&worker[i]);
 }
 
 int
 main (int argc, char *argv[])
 {
   const time_t begin = time (NULL);
-  uint64_t seed = 1;
+  uint64_t seed;
 
   crash_quiet ();
   setvbuf (stdout, NULL, _IOLBF, 0);
@@ -171,21 +282,10 @@ main (int argc, char *argv[])
   else if (argc > 1) {
     seed = argc > 2 ? strtoull (argv[2], NULL, 0) : (uint64_t) begin << 20;
     printf ("seeds from %" PRIu64 "\n", seed);
-    qemu_every = QEMU_EVERY_LONG;
-    run_long (begin + strtol (argv[1], NULL, 0), seed);
+    run_workers (begin + strtol (argv[1], NULL, 0), seed);
   }
-  else {
-    run_all_directed ();
-    printf ("%" PRIu64 " distinct states in directed workloads\n",
-            total.distinct);
-    for (unsigned i = 0; i < PAIRS_TRIED; i++)
-      run_pair (i * UINT64_C (7919) % crash_pairs (), i, STATES_OF_PAIR);
-    printf ("%" PRIu64 " with those of two requests at a time\n",
-            total.distinct);
-    for (unsigned i = 0; i < ROUNDS; i++)
-      for (const struct image_spec *s = crash_specs; s->name; s++)
-        run_random (s, seed++, STATES_OF_RANDOM);
-  }
+  else
+    run_workers (0, 0);
 
   printf ("%" PRIu64 " distinct states (%" PRIu64 " built) of %" PRIu64
           " workloads, %" PRIu64 " of them seen by qemu-img check, %u "

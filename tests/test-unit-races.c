@@ -14,7 +14,7 @@
  *     flush, and after settling, have no errors, and hold what they should
  *
  *   test-unit-races                        what 'make check' does
- *   test-unit-races all                    all schedules, without a limit
+ *   test-unit-races all [RACE]             all schedules, without a limit
  *   test-unit-races RACE IMAGE VARIANT SEGMENTS...
  *                                          one again, as printed
  *   test-unit-races mutants                only the broken rules
@@ -1263,7 +1263,8 @@ main (int argc, char *argv[])
 {
   const struct timespec none = { 0 };
   struct timespec begin = none, end = none;
-  const bool all = argc == 2 && strcmp (argv[1], "all") == 0;
+  const bool all = argc > 1 && strcmp (argv[1], "all") == 0;
+  const char *only = argc > 1 + all ? argv[1 + all] : NULL;
   struct race_cursor at = { 0 };
   struct race race;
   unsigned failures = 0, n = 0;
@@ -1280,7 +1281,7 @@ main (int argc, char *argv[])
   while (next_race (&at, &race)) {
     struct search s = { .race = &race };
 
-    if (argc > 1 && !all && strcmp (argv[1], race.name) != 0)
+    if (only && strcmp (only, race.name) != 0)
       continue;
     n++;
     s.limit = all ? 0 : LIMIT;
