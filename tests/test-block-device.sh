@@ -30,17 +30,23 @@ for raw in off on; do
     identical model.raw
     [ $raw = off ] || cmp model.raw "$device" || fail "not the disk"
 
-    # One that is larger is left alone where the disk is not.
-    new_image -o "data_file=$device,data_file_raw=$raw" x.qcow2 5M
+    # One that is larger is left alone where the disk is not: here the last
+    # cluster ends behind the disk.
+    size=$(((5 << 20) - 1536))
+    new_image -o "data_file=$device,data_file_raw=$raw" x.qcow2 $size
     # QEMU's L2 tables say that what the device holds is the raw disk.
-    dd if=/dev/zero of="$device" bs=1M count=5 status=none
+    yes | dd of="$device" bs=1M count=8 iflag=fullblock status=none
+    dd if=/dev/zero of="$device" bs=512 count=$((size / 512)) status=none
     cp "$device" before
+    serve s --filter="$qcow2ext" file x.qcow2 qcow2ext-data-file="$device"
+    nbdsh -u "$(uri s)" -c 'h.pwrite (bytes (512), h.get_size () - 512)'
+    stop s
     truncate -s 0 model.raw
-    truncate -s 5M model.raw
-    run 5M x.qcow2 qcow2ext-data-file="$device"
+    truncate -s $size model.raw
+    run $size x.qcow2 qcow2ext-data-file="$device"
     clean
     identical model.raw
-    cmp -i 5M before "$device" || fail "written to behind the disk"
+    cmp -i $size before "$device" || fail "written to behind the disk"
 
     # One that is too small.
     new_image -o "data_file=small.data,data_file_raw=$raw" x.qcow2 9M
