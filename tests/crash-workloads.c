@@ -508,8 +508,10 @@ failed_flush (struct builder *b, unsigned variant)
 {
   const uint64_t c = b->cluster;
 
-  if (variant >= 8)
+  if (variant >= 8 + 4)
     return false;
+  if (variant >= 8)             /* when tables of counts grow */
+    add (b, WRITE, 0, 70 * c);
   add (b, WRITE, 0, 2 * c);
   flush (b);
   add (b, WRITE, 0, c);
@@ -519,18 +521,20 @@ failed_flush (struct builder *b, unsigned variant)
   add (b, WRITE, c, c);
   flush (b);
   b->workload->fault = (struct memory_fault) {
-    .kind = MEMORY_FLUSH, .file = -1, .nth = 1 + variant, .error = EIO,
+    .kind = MEMORY_FLUSH, .file = -1, .nth = 1 + variant % 8, .error = EIO,
   };
   return true;
 }
 
-/* The nth write fails, though it has perhaps come to be; life goes on. */
+/* The nth write fails, though it has perhaps come to be; life goes on.  If
+ * there is no space for the session's first changes, they are tried again.
+ */
 static bool
 failed_write (struct builder *b, unsigned variant)
 {
   const uint64_t c = b->cluster;
 
-  if (variant >= 2 * 12)
+  if (variant >= 2 * 12 + 6)
     return false;
   add (b, WRITE, 0, 2 * c);
   flush (b);
@@ -542,6 +546,11 @@ failed_write (struct builder *b, unsigned variant)
     .kind = MEMORY_WRITE, .file = -1, .nth = 1 + variant / 2, .error = EIO,
     .landed = variant % 2 ? 0 : 2,
   };
+  if (variant >= 2 * 12) {
+    b->workload->fault.nth = 1 + variant - 2 * 12;
+    b->workload->fault.landed = 2;
+    b->workload->fault.error = ENOSPC;
+  }
   return true;
 }
 

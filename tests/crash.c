@@ -444,6 +444,18 @@ world_abandon (struct world *w)
   w->image = NULL;
 }
 
+/* Has a cluster that was nothing but unmapped become data in part? */
+static bool
+was_begun (const struct world *w, const struct checker *c, uint64_t cluster)
+{
+  const uint64_t n = c->cluster / MEMORY_SECTOR;
+
+  for (uint64_t i = cluster * n; i < (cluster + 1) * n && i < w->sectors; i++)
+    if (c->is_data[i])
+      return !is_mixed (w->spec, cluster);
+  return false;
+}
+
 /* Has the raw data file by itself to show what the guest sees?  Not where it
  * held something else from the beginning and was not mapped; nor where a write
  * failed halfway and nothing could be done about it.
@@ -451,10 +463,12 @@ world_abandon (struct world *w)
 static bool
 raw_counts (const struct world *w, const struct checker *c, uint64_t sector)
 {
+  const uint64_t cluster = sector * MEMORY_SECTOR / c->cluster;
+
   return w->spec->raw
     && (c->is_data[sector]
         || (!(w->failed_requests && w->fault_lasts)
-            && !is_stale (w->spec, sector * MEMORY_SECTOR / c->cluster)));
+            && (!is_stale (w->spec, cluster) || was_begun (w, c, cluster))));
 }
 
 /* The oldest version of a sector that may be there at the end. */

@@ -109,6 +109,12 @@ map_at (const struct image_spec *spec, uint64_t cluster)
 }
 
 bool
+is_mixed (const struct image_spec *spec, uint64_t cluster)
+{
+  return map_at (spec, cluster) == 'S';
+}
+
+bool
 is_stale (const struct image_spec *spec, uint64_t cluster)
 {
   const char c = map_at (spec, cluster);
@@ -165,10 +171,15 @@ make_compressed (struct maker *m, uint64_t guest)
   size = m->cluster - z.avail_out;
   deflateEnd (&z);
 
+  /* The first one lies in two host clusters, of which the others share the
+   * second.
+   */
   if (m->packed_end - m->packed < size) {
-    m->packed = allocate (m, 1);
-    m->packed_end = m->packed + m->cluster;
-    m->count[m->packed / m->cluster] = 0;
+    host = allocate (m, 2);
+    m->count[host / m->cluster] = 0;
+    m->count[host / m->cluster + 1] = 0;
+    m->packed_end = host + 2 * m->cluster;
+    m->packed = m->packed_end - m->cluster - size / 2;
   }
   host = m->packed;
   memory_file_write (m->image, packed, size, host);
@@ -267,8 +278,12 @@ share (struct maker *m, uint64_t l2, uint64_t entries)
       entry = entry << 8 | p[j];
     if (entry & COMPRESSED) {
       const uint64_t host = entry & ((UINT64_C (1) << x) - 1);
+      const uint64_t sectors =
+        (entry >> x) & ((UINT64_C (1) << (62 - x)) - 1);
+      const uint64_t last = (host / MEMORY_SECTOR + sectors) * MEMORY_SECTOR;
 
-      m->count[host / m->cluster]++;
+      for (uint64_t c = host / m->cluster; c <= last / m->cluster; c++)
+        m->count[c]++;
       continue;
     }
     if (entry & ~(COPIED | ZERO))

@@ -25,7 +25,7 @@ struct image_spec {
    *   D  data
    *   Z  zero
    *   A  zero, with a place where old bytes are
-   *   C  compressed (two in one host cluster where they fit)
+   *   C  compressed (several in one host cluster, and one in two)
    *   S  extended L2 only: subclusters are data, zero, unallocated in turn
    */
   const char *map;
@@ -67,5 +67,8 @@ void make_image (const struct image_spec *spec, struct memory_file *image,
 
 /* Is the guest cluster one that holds old bytes in a raw data file? */
 bool is_stale (const struct image_spec *spec, uint64_t cluster);
+
+/* Has it subclusters of several kinds? */
+bool is_mixed (const struct image_spec *spec, uint64_t cluster);
 
 #endif /* IMAGE_MAKER_H */

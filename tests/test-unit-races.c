@@ -188,6 +188,25 @@ write_reallocate (struct race *r, uint64_t c)
   return under_way (r, c, WRITE);
 }
 
+/* Settling, too, waits for requests, but gives up.  After that others have to
+ * wait for the same ones.
+ */
+static bool
+read_settle_reallocate (struct race *r, uint64_t c)
+{
+  if (r->variant >= 2)
+    return false;
+  before (r, WRITE, 0, 2 * c);
+  before (r, FLUSH, 0, 0);
+  before (r, SETTLE, 0, 0);
+  then (r, 0, READ, 0, c);
+  then (r, 1, SETTLE, 0, 0);
+  then (r, 1, r->variant ? ZERO : TRIM, 0, 2 * c);
+  then (r, 1, FLUSH, 0, 0);
+  then (r, 1, WRITE, 5 * c, 2 * c);
+  return true;
+}
+
 /* The cache holds one table at most. */
 static bool
 eviction_write (struct race *r, uint64_t c)
@@ -345,6 +364,7 @@ static const struct {
   { "read-reallocate", read_reallocate,
     { "mixed", "compressed", "extended", "v2", "snapshot", "pair",
       "raw-full" } },
+  { "read-settle-reallocate", read_settle_reallocate, { "bitmaps" } },
   { "write-reallocate", write_reallocate,
     { "mixed", "compressed", "extended", "v2", "1-bit", "pair",
       "raw-full" } },
@@ -1165,6 +1185,16 @@ static const struct {
     "a new L2 table is made without a look whether another plan has" },
   { "start_twice", "first-writes",
     "a session is prepared for without a look whether another has" },
+  { "bitmap_look_first", "settle-flush",
+    "a change looks whether bitmaps are open and then counts as in flight" },
+  { "bitmap_no_grace", "settle-flush",
+    "bitmaps are stored while changes are in flight" },
+  { "flip_early", "read-settle-reallocate",
+    "a set in which requests are in flight becomes the current one again" },
+  { "keep_raced_table", "first-writes",
+    "a table that another plan was faster to make is kept" },
+  { "discard_late", "read-reallocate",
+    "space is given back after it is free to be used again" },
 };
 
 static bool

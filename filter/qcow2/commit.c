@@ -294,6 +294,15 @@ commit_reap (struct writer *w)
         return;
       w->freed_bytes -= f->length;
       w->grace.count--;
+      if (MUTANT (discard_late)) {
+        const uint64_t cluster = f->offset >> w->image->cluster_bits;
+        uint64_t count;
+
+        w->reaping = true;
+        if (refcount_get (w, cluster, &count) == 0 && count == 0)
+          discard (w, cluster, 1);
+        w->reaping = false;
+      }
     }
   }
 }
@@ -643,8 +652,9 @@ commit_patch_header (struct writer *w, uint64_t offset, const void *data,
   struct image *image = w->image;
   int r;
 
-  if ((r = store_pwrite (image->file, data, len, offset)) < 0
-      || (!MUTANT (no_header_flush) && (r = store_flush (image->file)) < 0))
+  if (((r = store_pwrite (image->file, data, len, offset)) < 0
+       || (!MUTANT (no_header_flush) && (r = store_flush (image->file)) < 0))
+      && !MUTANT (forget_failed_header))
     /* It may be there or not: only a new look at the file tells. */
     writer_fail (w, false, "the header could not be written");
   return r;

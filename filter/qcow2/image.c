@@ -18,6 +18,7 @@
 #include "cleanup.h"
 #include "compress.h"
 #include "image.h"
+#include "mutant.h"
 #include "snapshot.h"
 #include "table-cache.h"
 #include "writer.h"
@@ -199,6 +200,8 @@ open_qcow2 (struct image *image, const struct image_options *options,
   image->l2_bits = h->cluster_bits - (image->extended ? 4 : 3);
   image->unit_bits = h->cluster_bits - (image->extended ? 5 : 0);
   image->size = h->size;
+  if (MUTANT (refuse_dirty) && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
+    return -EINVAL;
   debug_header (image, depth);
   if (options->warn)
     warn_about_state (image);

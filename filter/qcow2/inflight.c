@@ -5,6 +5,7 @@
 #include "build-config.h"
 
 #include "inflight.h"
+#include "mutant.h"
 #include "pause-point.h"
 
 void
@@ -47,7 +48,7 @@ bool
 inflight_flip (struct inflight *f, unsigned *set)
 {
   *set = atomic_load (&f->epoch) & 1;
-  if (!inflight_is_empty (f, !*set))
+  if (!inflight_is_empty (f, !*set) && !MUTANT (flip_early))
     return false;
   PAUSE_POINT ("flip: the old set is empty");
   atomic_fetch_add (&f->epoch, 1);

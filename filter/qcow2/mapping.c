@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "mapping.h"
+#include "mutant.h"
 #include "table-cache.h"
 
 static void
@@ -145,7 +146,9 @@ classify (const struct image *image, uint64_t entry, uint64_t bitmap,
   run->length = (uint64_t) units << image->unit_bits;
   if (run->type == RUN_DATA) {
     run->copied = image->external || (entry & QCOW2_COPIED);
-    if (!image->external && host >= image_file_size (image))
+    if (!image->external
+        && (MUTANT (need_whole_cluster) ? host + run->length : host)
+           >= image_file_size (image))
       invalid (run, -EIO, "the cluster lies past the end of the file");
     else
       run->host = host + ((uint64_t) sub << image->unit_bits);

@@ -7,6 +7,7 @@
 
 #include "build-config.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -113,6 +114,8 @@ image_read (struct image *image, void *buf, size_t count, uint64_t offset)
   /* What we look up must not be given to another guest cluster before we
    * have read it.
    */
+  if (MUTANT (refuse_reads) && w && w->failed)
+    return -EIO;
   if (MUTANT (read_uncounted))
     w = NULL;
   if (w)

@@ -351,7 +351,7 @@ flush_file (struct writer *w)
 {
   const int r = store_flush (w->image->file);
 
-  if (r < 0)
+  if (r < 0 && !MUTANT (forget_failed_link))
     writer_fail (w, false, "flushing the image file failed");
   return r;
 }
@@ -424,6 +424,9 @@ grow_table (struct writer *w, uint64_t needed)
 
   patch.offset = be64_make ((start + blocks) << bits);
   patch.clusters = be32_make (table_clusters);
+  if (MUTANT (patch_in_two))
+    store_pwrite (image->file, &patch, sizeof patch.offset,
+                  offsetof (struct qcow2_header, refcount_table_offset));
   r = commit_patch_header (w, offsetof (struct qcow2_header,
                                         refcount_table_offset),
                            &patch, sizeof patch);
@@ -605,7 +608,7 @@ refcount_alloc (struct writer *w, uint64_t want, uint64_t *offset,
   for (uint64_t i = 0; i < n; i++)
     block_set (w, b, (first + i) & mask, 1);
 
-  *zero = first >= w->virgin && w->can_grow;
+  *zero = (first >= w->virgin && w->can_grow) || MUTANT (all_virgin);
   w->free_hint = first + n;
   extend_to (w, first + n);
   *offset = first << w->image->cluster_bits;

@@ -135,12 +135,20 @@ enter_change (struct image *image, uint64_t count, uint64_t offset,
   struct writer *w = image->writer;
   int r;
 
+  if (MUTANT (bitmap_look_first) && w->tracking
+      && w->bitmaps_open == BITMAPS_OPEN) {
+    PAUSE_POINT ("change: looked first");
+    *ticket = inflight_enter (&w->inflight);
+    bitmap_record (image, count, offset);
+    return 0;
+  }
   for (;;) {
     *ticket = inflight_enter (&w->inflight);
     PAUSE_POINT ("change: in flight");
     if (!w->tracking)
       return 0;
     if (w->bitmaps_open == BITMAPS_OPEN) {
+      PAUSE_POINT ("change: bitmaps are open");
       bitmap_record (image, count, offset);
       return 0;
     }
@@ -238,7 +246,7 @@ alloc_table (struct writer *w, uint64_t *host)
     return r;
   }
   r = store_pwrite (w->image->file, zeros, size, *host);
-  if (r < 0)
+  if (r < 0 && !MUTANT (keep_failed_table))
     unalloc_table (w, *host);
   return r;
 }
@@ -295,7 +303,8 @@ ensure_table (struct writer *w, uint32_t l1_index)
   if (image_l1_entry (image, l1_index) & QCOW2_COPIED) {
     unlock_table (w);           /* another plan was faster */
     LOCK_FOR_SCOPE (&w->lock);
-    unalloc_table (w, host);
+    if (!MUTANT (keep_raced_table))
+      unalloc_table (w, host);
     return 0;
   }
   t->host = host;
@@ -334,7 +343,7 @@ entry_refers_to (const struct image *image, uint64_t entry, uint64_t *offset,
     uint32_t size;
 
     mapping_compressed_range (image, entry, offset, &size);
-    *length = size;
+    *length = MUTANT (compressed_start_only) ? 1 : size;
     return true;
   }
   *offset = entry & QCOW2_L2_OFFSET;
@@ -438,7 +447,8 @@ make_plan (struct plan *p, const struct run *run, uint64_t end)
   p->whole = !image->extended || run->type == RUN_COMPRESSED
     || (!image->external && (e.entry & QCOW2_L2_OFFSET)
         && !(e.entry & QCOW2_COPIED))
-    || (raw_pair (image) && (uint32_t) e.bitmap == 0);
+    || (raw_pair (image) && (uint32_t) e.bitmap == 0
+        && !MUTANT (raw_first_touch));
 
   /* With extended L2, clusters of a run differ in what else they hold. */
   if (image->extended)
@@ -949,7 +959,8 @@ zero_run (const struct zeroing *z, const struct run *run, uint64_t offset,
     return mapping_report (image, offset, run);
 
   *done = run->length;
-  if (raw_pair (image) && !MUTANT (raw_zero_in_table))
+  if (raw_pair (image) && !MUTANT (raw_zero_in_table)
+      && !(MUTANT (raw_trim_in_table) && z->trim))
     return zero_raw (z, run, offset);
   if (run->type == RUN_UNALLOCATED && nothing_below (image, offset))
     return 0;
