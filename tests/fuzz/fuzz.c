@@ -351,6 +351,26 @@ size_t LLVMFuzzerMutate (uint8_t *data, size_t size, size_t max);
 size_t LLVMFuzzerCustomMutator (uint8_t *data, size_t size, size_t max,
                                 unsigned seed);
 
+/* Does the word look like an entry of a table, which leads to a cluster? */
+static bool
+is_pointer (const uint8_t *p)
+{
+  return (p[0] & 0x3f) == 0 && p[1] == 0 && p[2] == 0 && p[3] == 0
+    && p[4] == 0 && p[5] < 0x40 && (p[7] & 0xfe) == 0
+    && (p[5] || p[6] > 1) && (p[6] & 1) == 0;
+}
+
+/* Finds one, or returns the last that was looked at. */
+static size_t
+some_pointer (const uint8_t *data, size_t size, uint64_t random)
+{
+  size_t i = random % (size / 8);
+
+  for (size_t n = 0; n < size / 8 && !is_pointer (data + i * 8); n++)
+    i = (i + 1) % (size / 8);
+  return i * 8;
+}
+
 size_t
 LLVMFuzzerCustomMutator (uint8_t *data, size_t size, size_t max,
                          unsigned seed)
@@ -370,7 +390,13 @@ LLVMFuzzerCustomMutator (uint8_t *data, size_t size, size_t max,
     at = NEXT (4) ? NEXT (size / 8) * 8 : NEXT (120 < size ? 15 : 8) * 8;
     if (at + width > size)
       continue;
-    switch (NEXT (4)) {
+    switch (NEXT (6)) {
+    case 4:                     /* where another entry leads, with its flags */
+    case 5:
+      at = some_pointer (data, size, NEXT (UINT64_MAX));
+      memmove (data + at + 1, data + some_pointer (data, size,
+                                                   NEXT (UINT64_MAX)) + 1, 7);
+      continue;
     case 0:                     /* as elsewhere */
       memmove (data + at, data + NEXT (size / 8 - 1) * 8, width);
       continue;
