@@ -78,6 +78,10 @@ _check_under ()
             /LeakSanitizer: detected|^=*\n*SUMMARY:/ { next }
             /^(Direct|Indirect) leak/ && /\n *#1 [^\n]*\/nbdkit[^\n]*\)/ &&
                 !/\n *#1 [^\n]*qcow2ext/ { next }
+            # What libnbd knows of the last error of a thread that lives on when
+            # the process ends.
+            /^Direct leak of 24 byte/ && /\n *#0 [^\n]* __interceptor_calloc/ &&
+                /\n *#1 [^\n]*\/libnbd\.so/ && !/\n *#2/ { next }
             { bad = 1 }
             END { exit !bad }'
         then
