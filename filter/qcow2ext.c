@@ -587,6 +587,7 @@ add_snapshot_export (struct nbdkit_exports *exports, const struct snapshot *s)
                 s->name, when, ms / 3600000, (unsigned) (ms / 60000 % 60),
                 (unsigned) (ms / 1000 % 60), (unsigned) (ms % 1000)) == -1)
     return -1;
+  report_mask (description);
   r = nbdkit_add_export (exports, s->id, description);
   free (description);
   return r;

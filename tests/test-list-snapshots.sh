@@ -19,7 +19,7 @@ for i in range (16):
     img.data (i, 7)
 img.snapshot ("1", "before", date=(1614834367, 5000), clock=3723 * 10**9)
 img.data (3, 8)
-img.snapshot ("2", "after the upgrade", size=2 << 20)
+img.snapshot ("2", "after the upgrade\n\033[2J", size=2 << 20)
 img.data (4, 9)
 img.write ("x.qcow2")
 END
@@ -37,7 +37,8 @@ d = e["1"].get ("description", "")
 assert "before" in d, d
 assert "2021-03-04" in d, d
 assert "1:02:03" in d, d
-assert "after the upgrade" in e["2"].get ("description", "")
+# What could forge a line or steer a terminal is masked.
+assert '"after the upgrade??[2J"' in e["2"].get ("description", "")
 END
 
 name ()

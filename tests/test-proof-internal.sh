@@ -88,6 +88,8 @@ for cluster in 4096 65536; do
         cat s.log
         # qcow2ext-check=true has looked at it each time.
         ! grep -i 'read-only\|found errors' s.log || fail "not sound"
+        grep -q 'no cluster is free, and the image cannot grow' s.log ||
+            fail "the log does not say why"
         case $filter in
             # These keep what is written.
             cow | *unsafe)

@@ -420,5 +420,6 @@ image_describe (const struct image *image)
     free (description);
     return NULL;
   }
+  report_mask (description);
   return description;
 }

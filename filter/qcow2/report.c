@@ -31,6 +31,14 @@ report_set_sink (report_sink_fn sink)
 }
 
 void
+report_mask (char *text)
+{
+  for (char *p = text; *p; p++)
+    if ((unsigned char) *p < ' ' || *p == 0x7f)
+      *p = '?';
+}
+
+void
 report (enum report_level level, const char *fmt, ...)
 {
   int saved_errno = errno;
@@ -42,13 +50,7 @@ report (enum report_level level, const char *fmt, ...)
   vsnprintf (message, sizeof message, fmt, ap);
   va_end (ap);
 
-  /* Names come from images: a newline or an escape in one must not forge
-   * a line of the log.
-   */
-  for (char *p = message; *p; p++)
-    if ((unsigned char) *p < ' ' || *p == 0x7f)
-      *p = '?';
-
+  report_mask (message);
   report_sink (level, message);
   errno = saved_errno;
 }

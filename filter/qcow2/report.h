@@ -25,6 +25,11 @@ void report (enum report_level level, const char *fmt, ...)
 #define report_warning(...) report (REPORT_WARNING, __VA_ARGS__)
 #define report_debug(...) report (REPORT_DEBUG, __VA_ARGS__)
 
+/* Names come from images: a newline or an escape in one must not forge a line
+ * of the log, or of what a client shows.  Such characters become '?'.
+ */
+void report_mask (char *text);
+
 /* On data paths a bad image must not fill the log: an image has one of
  * these, and a message is written only when report_allowed says so (a few a
  * second; the first one after a silence says how many were left out).

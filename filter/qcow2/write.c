@@ -746,6 +746,16 @@ make_room (struct writer *w)
   return true;
 }
 
+/* Where the image can grow, nothing but the host's file system can be full. */
+static void
+report_no_space (struct image *image)
+{
+  if (!image->writer->can_grow)
+    report_limited (&image->limit, "%s: no cluster is free, and the image "
+                    "cannot grow: it is on a device, or there is a filter or a "
+                    "server between qcow2ext and the file", image->file->name);
+}
+
 int
 image_write (struct image *image, const void *buf, size_t count,
              uint64_t offset)
@@ -764,6 +774,8 @@ image_write (struct image *image, const void *buf, size_t count,
     r = write_range (image, buf, count, offset);
     inflight_leave (&w->inflight, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && make_room (w));
+  if (r == -ENOSPC)
+    report_no_space (image);
   if (r < 0)
     return r;
   return w->dirty_bytes || w->freed_bytes ? relieve (w) : 0;
@@ -1074,6 +1086,8 @@ zero_or_trim (const struct zeroing *z, uint64_t count, uint64_t offset)
     r = zero_range (z, count, offset);
     inflight_leave (&w->inflight, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && make_room (w));
+  if (r == -ENOSPC)
+    report_no_space (image);
   if (r < 0)
     return r;
   return relieve (w);
