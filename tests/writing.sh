@@ -184,15 +184,17 @@ stress_image ()
     [ ${#untouched[@]} -eq 0 ] || sha256sum "${untouched[@]}" > untouched.sums
     [ "$kind" != stale ] || cp x.data stale.data
 
-    serve stressed --filter="$qcow2ext" file x.qcow2 "${nbdkit_args[@]}"
+    serve_log stressed --filter="$qcow2ext" file x.qcow2 "${nbdkit_args[@]}"
     for ((round = 0; round < rounds; round++)); do
         before=$(stat -c %s x.qcow2)
         cp model.raw before.raw
         stress_seed=$((stress_seed + 1))
         stress "$(uri stressed)" --seed "$stress_seed" --ops "$stress_ops" \
                --cluster "$cluster" --model-in before.raw \
-               --model-out model.raw "$@" ||
+               --model-out model.raw "$@" || {
+            cat stressed.log
             fail "round $round, seed $stress_seed"
+        }
         clean
         identical model.raw
         case $kind in
@@ -218,7 +220,7 @@ EOF
                  "had $before"
         if [ $((round + 1)) -lt "$rounds" ] && [ $((round % 5)) -le 1 ]; then
             stop stressed
-            serve stressed --filter="$qcow2ext" file x.qcow2 \
+            serve_log stressed --filter="$qcow2ext" file x.qcow2 \
                   "${nbdkit_args[@]}"
         fi
     done
