@@ -149,6 +149,20 @@ requires_nbd_module ()
     requires "$PYTHON" -c 'import nbd'
 }
 
+# make_luks CMD...
+#
+# Run qemu-img, which makes keys, again if it fails: it measures how long that
+# takes, and gives up if the clock says that it took no time.
+
+make_luks ()
+{
+    local i
+    for ((i = 0; i < 20; i++)); do
+        ! "$@" || return 0
+    done
+    fail "$*"
+}
+
 # requires_libnbd
 #
 # Skip the test unless the filter was built with libnbd.  The filter itself

@@ -12,8 +12,8 @@ cd "$tmp"
 
 printf secret > pass
 mixed_file plain.raw 4194304
-qemu-img create -q -f luks --object secret,id=s,file=pass \
-         -o key-secret=s,iter-time=10 disk.luks 4M
+make_luks qemu-img create -q -f luks --object secret,id=s,file=pass \
+          -o key-secret=s,iter-time=10 disk.luks 4M
 qemu-img convert -n -f raw --object secret,id=s,file=pass \
          --target-image-opts plain.raw \
          driver=luks,file.filename=disk.luks,key-secret=s

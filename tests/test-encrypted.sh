@@ -8,9 +8,9 @@ source "$srcdir/reading.sh"
 requires qemu-img --version
 cd "$tmp"
 
-qemu-img create -q -f qcow2 --object secret,id=s,data=secret \
-         -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 \
-         luks.qcow2 1M
+make_luks qemu-img create -q -f qcow2 --object secret,id=s,data=secret \
+          -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 \
+          luks.qcow2 1M
 refused 'LUKS' file luks.qcow2
 qemu-img create -q -f qcow2 --object secret,id=s,data=secret \
          -o encrypt.format=aes,encrypt.key-secret=s aes.qcow2 1M

@@ -57,11 +57,8 @@ for raw in off on; do
     tar cf x.tar x.qcow2
     truncate -s 8M x.disk
     dd if=x.qcow2 of=x.disk bs=1M seek=1 conv=notrunc status=none
-    # On a busy machine it says that it cannot measure the time.
-    for ((i = 0; i < 20; i++)); do
-        qemu-img create -q -f luks --object secret,id=s,file=pass \
-                 -o key-secret=s,iter-time=10 x.luks "$size" && break
-    done
+    make_luks qemu-img create -q -f luks --object secret,id=s,file=pass \
+              -o key-secret=s,iter-time=10 x.luks "$size"
     qemu-img convert -n -f raw --object secret,id=s,file=pass \
              --target-image-opts x.qcow2 \
              driver=luks,file.filename=x.luks,key-secret=s

@@ -746,14 +746,18 @@ make_room (struct writer *w)
   return true;
 }
 
-/* Where the image can grow, nothing but the host's file system can be full. */
+/* Says so once a session.  Where the image can grow, nothing but the host's
+ * file system can be full.
+ */
 static void
 report_no_space (struct image *image)
 {
-  if (!image->writer->can_grow)
-    report_limited (&image->limit, "%s: no cluster is free, and the image "
-                    "cannot grow: it is on a device, or there is a filter or a "
-                    "server between qcow2ext and the file", image->file->name);
+  struct writer *w = image->writer;
+
+  if (!w->can_grow && !atomic_exchange (&w->said_no_space, true))
+    report_error ("%s: no cluster is free, and the image cannot grow: it is on "
+                  "a device, or there is a filter or a server between qcow2ext "
+                  "and the file", image->file->name);
 }
 
 int
