@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # nbdkit --dump-plugin tells scripts what this build can do: each key once,
-# and libraries as the filter is linked.  Before nbdkit 1.36 filters are not
+# and libraries as the filter is linked or can load them.  Before nbdkit 1.36 filters are not
 # asked; then nothing of ours is there, and --help names the version.
 # shellcheck source=tests/functions.sh
 source "${srcdir:-$(dirname "$0")}/functions.sh"
@@ -32,13 +32,18 @@ linked ()
     if ldd "$qcow2ext" | grep -q "lib$1\.so"; then echo yes; else echo no; fi
 }
 
+nbdkit -U - --filter="$qcow2ext" null qcow2ext-data-file=nbd://localhost \
+       --run true > nbd.log 2>&1 || :
+libnbd=yes
+! grep 'built without libnbd' nbd.log || libnbd=no
+
 cat > want <<EOF
 qcow2ext_version=$version
 qcow2ext_qcow2_versions=2 3
 qcow2ext_zlib=$(linked z)
 qcow2ext_zstd=$(linked zstd)
 qcow2ext_libdeflate=$(linked deflate)
-qcow2ext_libnbd=$(linked nbd)
+qcow2ext_libnbd=$libnbd
 EOF
 while IFS= read -r line; do
     grep -qxF -- "$line" ours || fail "--dump-plugin does not say $line"
