@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# nbdkit --dump-plugin tells scripts what this build can do: each key once,
-# and libraries as the filter is linked or can load them.  Before nbdkit 1.36 filters are not
-# asked; then nothing of ours is there, and --help names the version.
+# nbdkit --dump-plugin tells scripts what this build can do: each key once, and
+# libraries as the filter is linked or can load them.  Before nbdkit 1.36 filters
+# are not asked; then nothing of ours is there, and --help names the version.
 # shellcheck source=tests/functions.sh
 source "${srcdir:-$(dirname "$0")}/functions.sh"
 cd "$tmp"
