@@ -58,7 +58,9 @@ export tmp
 # check-valgrind' does.  A test fails if that finds something.
 if [ -n "$QCOW2EXT_TEST_UNDER" ]; then
     PATH=$(cd "$abs_top_srcdir/tests/under" && pwd):$PATH
-    under_logs=$tmp/under
+    # Not below $tmp, where images may name what they like as a data file; the
+    # checker's own descriptor is one that a test tries.
+    under_logs=$tmp.under
     export under_logs
     mkdir "$under_logs"
 fi
@@ -117,7 +119,7 @@ _run_cleanup ()
     done
     cd /
     [ -z "$QCOW2EXT_TEST_UNDER" ] || _check_under
-    rm -rf "$tmp"
+    rm -rf "$tmp" "$tmp.under"
     exit "$status"
 }
 
