@@ -326,6 +326,26 @@ parts (struct builder *b, unsigned variant)
   return true;
 }
 
+/* A data file of which much was found to be empty, and no longer is. */
+static bool
+empty_data_file (struct builder *b, unsigned variant)
+{
+  const uint64_t c = b->cluster;
+
+  if (variant >= 2 || !b->spec->external)
+    return false;
+  add (b, WRITE, 0, c / 8);
+  add (b, WRITE, 8 * c, c / 8);
+  add (b, WRITE, c, 3 * c);
+  add (b, variant ? TRIM : ZERO, c, 2 * c)->request.flags = 0;
+  if (variant)
+    flush (b);
+  for (unsigned i = 1; i < 5; i++)
+    add (b, WRITE, i * c + c / 4, c / 4);
+  flush (b);
+  return true;
+}
+
 /* So many clusters that tables have to be made and grow. */
 static bool
 grow (struct builder *b, unsigned variant)
@@ -565,6 +585,7 @@ static const struct {
   { "reuse-in-a-request", reuse_in_a_request },
   { "reuse", reuse },
   { "parts", parts },
+  { "empty-data-file", empty_data_file },
   { "grow", grow },
   { "one-table", one_table },
   { "settle", settle },

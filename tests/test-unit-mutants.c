@@ -25,6 +25,7 @@
  *   one allocation in a cluster at   no_range_lock
  *   a time
  *   data and filling appear as one   no_fill, no_cow, all_virgin
+ *   what is known to be empty is     hole_after_zero
  *   what a snapshot shares moves     write_shared, share_table
  *   no lock during data I/O          lock_across_io
  *   what fails leaves nothing        fresh_again, publish_failed,
@@ -188,6 +189,8 @@ static const struct {
     "after a failed flush nothing can be read" },
   { "repair_unflushed", "failed-write/pair-dirty",
     "repaired counts are not durable when the dirty bit goes" },
+  { "hole_after_zero", "empty-data-file",
+    "a data file's cluster that was let go of counts as a hole" },
   { "refuse_dirty", "parts/dirty",
     "an image that was not closed cannot be opened" },
   { "need_whole_cluster", "parts",

@@ -338,6 +338,20 @@ first_writes (struct race *r, uint64_t c)
   return true;
 }
 
+/* The data file is found to be empty where it soon is not. */
+static bool
+hole_zero_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 2)
+    return false;
+  then (r, 0, WRITE, 0, c / 8);
+  then (r, 1, WRITE, c, c);
+  then (r, 1, ZERO, c, c);
+  r->request[1][1].flags = r->variant ? IMAGE_ZERO_UNMAP : 0;
+  then (r, 1, WRITE, c + c / 4, c / 4);
+  return true;
+}
+
 static const struct {
   const char *name;
   bool (*build) (struct race *r, uint64_t c);
@@ -384,6 +398,8 @@ static const struct {
   { "first-writes", first_writes,
     { "empty", "snapshot", "compressed-snapshot", "pair", "raw-empty",
       "1-bit", "bitmaps" } },
+  { "hole-zero-write", hole_zero_write,
+    { "pair-empty", "pair-extended", "raw-empty", "raw-extended" } },
 };
 #define RACES (sizeof races / sizeof races[0])
 
@@ -1193,6 +1209,8 @@ static const struct {
     "a set in which requests are in flight becomes the current one again" },
   { "keep_raced_table", "first-writes",
     "a table that another plan was faster to make is kept" },
+  { "hole_found_late", "hole-zero-write",
+    "what was found to be a hole counts as one whatever happened meanwhile" },
   { "discard_late", "read-reallocate",
     "space is given back after it is free to be used again" },
 };

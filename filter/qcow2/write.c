@@ -53,6 +53,9 @@ struct plan {
   bool fill_is_zero;            /* what surrounds it reads as zeros... */
   bool place_is_zero;           /* ...as does the place before the write */
   bool whole;                   /* each cluster is written as a whole */
+  bool in_hole;                 /* all is known to be a hole, but what... */
+  uint64_t forgotten;           /* ...is mapped; data_hole.forgotten then */
+  uint64_t hole_start, hole_end; /* of the data file, if one was found */
 };
 
 static uint64_t
@@ -413,15 +416,22 @@ plan_new_place (struct plan *p, uint64_t want)
   return r;
 }
 
-/* Is the whole range a hole of the data file? */
+/* Is the place in the data file a hole? */
 static bool
-is_hole (struct store *store, uint64_t count, uint64_t offset)
+is_hole (struct plan *p)
 {
+  const uint64_t offset = p->host + (p->from - p->cluster);
   unsigned type;
-  uint64_t end;
 
-  return store_extent (store, offset, &end, &type) == 0
-    && type == (EXTENT_HOLE | EXTENT_ZERO) && end - offset >= count;
+  if (p->in_hole)
+    return true;
+  if (store_extent (p->image->data, offset, &p->hole_end, &type) < 0
+      || type != (EXTENT_HOLE | EXTENT_ZERO)) {
+    p->hole_end = 0;
+    return false;
+  }
+  p->hole_start = offset;
+  return p->hole_end - offset >= p->to - p->from;
 }
 
 /* Steps 1 (behind the lock) and 2: [start, end) is a run of one type. */
@@ -474,8 +484,7 @@ make_plan (struct plan *p, const struct run *run, uint64_t end)
     || (run->type == RUN_UNALLOCATED && nothing_below (image, p->from));
   if (image->external && p->fill_is_zero
       && (p->from != p->start || p->to != p->stop))
-    p->place_is_zero = is_hole (image->data, p->to - p->from,
-                                p->host + (p->from - p->cluster));
+    p->place_is_zero = is_hole (p);
   return 0;
 }
 
@@ -637,6 +646,9 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
   range_lock (&w->ranges, &w->lock, &lock,
               MUTANT (no_range_lock) ? UINT64_MAX : round_down (offset, size),
               round_up (offset + count, size));
+  p.in_hole = data_hole_covers (&w->hole, round_down (offset, size),
+                                round_up (offset + count, size));
+  p.forgotten = w->hole.forgotten;
   pthread_mutex_unlock (&w->lock);
 
   if (!MUTANT (look_first))
@@ -666,6 +678,10 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
   LOCK_FOR_SCOPE (&w->lock);
   if (r < 0 && p.allocated && !w->failed && !MUTANT (keep_after_failure))
     refcount_unalloc (w, p.host, p.clusters);
+  if (r < 0)
+    data_hole_forget (&w->hole);
+  else if (p.hole_end)
+    data_hole_found (&w->hole, p.hole_start, p.hole_end, p.forgotten);
   range_unlock (&w->ranges, &lock);
   return r;
 }
@@ -933,8 +949,11 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
     }
     *done = next - offset;
   }
-  if (changed)
+  if (changed) {
     commit_mark_table (w, t);
+    if (!MUTANT (hole_after_zero))
+      data_hole_forget (&w->hole);
+  }
   unlock_table (w);
 
   /* The data file's space.  Nobody sees what is there any more. */

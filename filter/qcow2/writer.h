@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "data-hole.h"
 #include "image.h"
 #include "inflight.h"
 #include "table-cache.h"
@@ -72,6 +73,7 @@ struct writer {
 
   struct inflight inflight;     /* has locks of its own */
   struct range_locks ranges;
+  struct data_hole hole;
 
   /* Refcounts. */
   be64 *reftable;
