@@ -386,7 +386,7 @@ image_settle (struct image *image, bool idle)
   }
   {
     LOCK_FOR_SCOPE (&w->lock);
-    data_hole_forget (&w->hole);
+    data_holes_forget (&w->holes);
     if (r == 0 && !w->failed)
       r = trim_tail (w);
   }

@@ -54,7 +54,7 @@ struct plan {
   bool place_is_zero;           /* ...as does the place before the write */
   bool whole;                   /* each cluster is written as a whole */
   bool in_hole;                 /* all is known to be a hole, but what... */
-  uint64_t forgotten;           /* ...is mapped; data_hole.forgotten then */
+  uint64_t forgotten;           /* ...is mapped; data_holes.forgotten then */
   uint64_t hole_start, hole_end; /* of the data file, if one was found */
 };
 
@@ -646,9 +646,9 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
   range_lock (&w->ranges, &w->lock, &lock,
               MUTANT (no_range_lock) ? UINT64_MAX : round_down (offset, size),
               round_up (offset + count, size));
-  p.in_hole = data_hole_covers (&w->hole, round_down (offset, size),
+  p.in_hole = data_holes_cover (&w->holes, round_down (offset, size),
                                 round_up (offset + count, size));
-  p.forgotten = w->hole.forgotten;
+  p.forgotten = w->holes.forgotten;
   pthread_mutex_unlock (&w->lock);
 
   if (!MUTANT (look_first))
@@ -679,9 +679,9 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
   if (r < 0 && p.allocated && !w->failed && !MUTANT (keep_after_failure))
     refcount_unalloc (w, p.host, p.clusters);
   if (r < 0)
-    data_hole_forget (&w->hole);
+    data_holes_forget (&w->holes);
   else if (p.hole_end)
-    data_hole_found (&w->hole, p.hole_start, p.hole_end, p.forgotten);
+    data_holes_found (&w->holes, p.hole_start, p.hole_end, p.forgotten);
   range_unlock (&w->ranges, &lock);
   return r;
 }
@@ -952,7 +952,7 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
   if (changed) {
     commit_mark_table (w, t);
     if (!MUTANT (hole_after_zero))
-      data_hole_forget (&w->hole);
+      data_holes_forget (&w->holes);
   }
   unlock_table (w);
 

@@ -17,7 +17,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "data-hole.h"
+#include "data-holes.h"
 #include "image.h"
 #include "inflight.h"
 #include "table-cache.h"
@@ -73,7 +73,7 @@ struct writer {
 
   struct inflight inflight;     /* has locks of its own */
   struct range_locks ranges;
-  struct data_hole hole;
+  struct data_holes holes;
 
   /* Refcounts. */
   be64 *reftable;
