@@ -99,6 +99,8 @@ for _ in 1 2 3; do
     # shellcheck disable=SC2086
     "$PYTHON" "$helpers/check-reads.py" "$(uri s)" $reads
 done
-awk '/^VmHWM/ { exit $2 > 80 * 1024 }' "/proc/$(< s.pid)/status" ||
+# A checker needs memory of its own.
+[ -n "$QCOW2EXT_TEST_UNDER" ] ||
+    awk '/^VmHWM/ { exit $2 > 80 * 1024 }' "/proc/$(< s.pid)/status" ||
     fail "too much memory"
 stop s
