@@ -352,6 +352,24 @@ hole_zero_write (struct race *r, uint64_t c)
   return true;
 }
 
+/* A cluster that is being written in place is let go of and found to be empty;
+ * when it has been written to, it is zeroed, and gets a new place.
+ */
+static bool
+write_hole_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 1)
+    return false;
+  before (r, WRITE, 3 * c, c);
+  then (r, 0, WRITE, 3 * c + c / 2, c / 4);
+  then (r, 1, ZERO, 3 * c, c);
+  then (r, 1, WRITE, 2 * c, c / 8);
+  then (r, 1, ZERO, 3 * c, c);
+  then (r, 1, WRITE, 3 * c, c / 8);
+  then (r, 1, READ, 3 * c, c);
+  return true;
+}
+
 static const struct {
   const char *name;
   bool (*build) (struct race *r, uint64_t c);
@@ -400,6 +418,8 @@ static const struct {
       "1-bit", "bitmaps" } },
   { "hole-zero-write", hole_zero_write,
     { "pair-empty", "pair-extended", "raw-empty", "raw-extended" } },
+  { "write-hole-write", write_hole_write,
+    { "pair-empty", "pair-extended", "raw-empty", "bitmaps-pair" } },
 };
 #define RACES (sizeof races / sizeof races[0])
 
@@ -1211,6 +1231,8 @@ static const struct {
     "a table that another plan was faster to make is kept" },
   { "hole_found_late", "hole-zero-write",
     "what was found to be a hole counts as one whatever happened meanwhile" },
+  { "hole_under_write", "write-hole-write",
+    "a cluster counts as a hole although a late write in place has ended" },
   { "discard_late", "read-reallocate",
     "space is given back after it is free to be used again" },
 };

@@ -10,6 +10,7 @@
  * it and no plan is under way that holds the range lock.  It holds since what
  * is looked up is only kept if nothing was forgotten meanwhile, and all is
  * forgotten when an entry lets go of a place, when a write to a new one fails,
+ * when a write in place ends that began before an entry let go of its place,
  * and when the image is idle.
  *
  * All calls are under writer->lock.
@@ -18,6 +19,7 @@
 #ifndef QCOW2_DATA_HOLES_H
 #define QCOW2_DATA_HOLES_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -30,7 +32,7 @@ struct data_holes {
   struct {
     uint64_t start, end;        /* bytes; the same: unused */
   } range[DATA_HOLES];
-  uint64_t forgotten;           /* how many times */
+  _Atomic uint64_t forgotten;   /* how many times; read without the lock */
 };
 
 /* Does the range lie within one?  The caller holds its range lock, and may go

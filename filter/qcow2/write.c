@@ -686,16 +686,34 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
   return r;
 }
 
+/* After writing in place.  If since the look-up entries have let go of their
+ * places, this may have been one, and somebody may have found a hole there
+ * before it was written to.
+ */
+static void
+check_holes (struct writer *w, uint64_t forgotten)
+{
+  /* What was written is to be seen by all who look after what is read here. */
+  atomic_thread_fence (memory_order_seq_cst);
+  if (w->holes.forgotten != forgotten && !MUTANT (hole_under_write)) {
+    LOCK_FOR_SCOPE (&w->lock);
+    data_holes_forget (&w->holes);
+  }
+}
+
 /* Writes a range.  The caller counts as a request in flight. */
 static int
 write_range (struct image *image, const uint8_t *data, uint64_t count,
              uint64_t offset)
 {
+  struct writer *w = image->writer;
+
   while (count > 0) {
     struct run run;
-    uint64_t done;
+    uint64_t done, forgotten;
     int r;
 
+    forgotten = w->holes.forgotten;
     mapping_lookup (image, offset, count, &run);
     if (run.type == RUN_INVALID)
       return mapping_report (image, offset, &run);
@@ -703,6 +721,8 @@ write_range (struct image *image, const uint8_t *data, uint64_t count,
       done = run.length;
       if ((r = check_target (image, run.host, run.length)) == 0)
         r = store_pwrite (image->data, data, run.length, run.host);
+      if (image->external)
+        check_holes (w, forgotten);
     }
     else
       r = write_plan (image, data, run.length, offset, &done);
