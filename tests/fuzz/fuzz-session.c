@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * An input is the image, then requests (see fuzz_requests), then a byte of
- * which bit 0 says whether to check at open.
+ * which bit 0 says whether to check at open, and bit 1 that the data file is
+ * empty.
  */
 
 #include "build-config.h"

@@ -111,11 +111,11 @@ fuzz_session_seed (const struct memory_file *image, uint8_t *input,
   return size;
 }
 
-/* Files of an input: the image is a copy of what is given, the data file and
- * the backing file have patterns.
+/* Files of an input: the image is a copy of what is given, the backing file has
+ * patterns, and so has the data file unless it is to be empty.
  */
 static struct memory_file *
-session_files (const uint8_t *image, size_t size, bool pair)
+session_files (const uint8_t *image, size_t size, bool pair, bool empty)
 {
   struct memory_file *file = no_files (), *f = &file[MEMORY_IMAGE];
   const unsigned bits = image[20] | image[21] | image[22] ? 0 : image[23];
@@ -125,7 +125,7 @@ session_files (const uint8_t *image, size_t size, bool pair)
     hostile_put (f, 4, 4, 3);
     hostile_put (f, 79, 1, hostile_get (f, 79, 1) | 4);
   }
-  if (pair || (image[7] == 3 && size >= 80 && (image[79] & 4)))
+  if (!empty && (pair || (image[7] == 3 && size >= 80 && (image[79] & 4))))
     fill (file, MEMORY_DATA, PATTERN_INITIAL);
   if (image[14] || image[15])
     fill (file, MEMORY_BACKING, PATTERN_BACKING);
@@ -338,7 +338,7 @@ fuzz_session (const uint8_t *data, size_t size, bool pair)
   run.requests = fuzz_requests (data, &size, request);
   if (size < 24)
     return 0;
-  run.file = session_files (data, size, pair);
+  run.file = session_files (data, size, pair, how & 2);
   fuzz_run (&run);
   return 0;
 }
