@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,10 +21,17 @@
 /* Zeros are written in pieces of this size. */
 #define ZERO_CHUNK (1 << 20)
 
+/* Threads in pwrite at once.  On a regular file the kernel lets one of them
+ * write; the others spin and wake each other, and the more there are, the less
+ * gets done.  With only one, each would have to be woken to begin.
+ */
+#define MAX_WRITERS 4
+
 struct store_file {
   struct store store;
   int fd;
   bool block;                   /* a block device */
+  sem_t writers;                /* if not: how many more may be in pwrite */
 
   /* What the file system was found not to support, so that it is not asked
    * again.
@@ -103,10 +111,8 @@ file_cache (struct store *store, uint64_t count, uint64_t offset)
 }
 
 static int
-file_pwrite (struct store *store, const void *buf, size_t count,
-             uint64_t offset)
+pwrite_all (int fd, const void *buf, size_t count, uint64_t offset)
 {
-  const int fd = ((struct store_file *) store)->fd;
   const uint8_t *p = buf;
 
   while (count > 0) {
@@ -122,6 +128,22 @@ file_pwrite (struct store *store, const void *buf, size_t count,
     count -= r;
   }
   return 0;
+}
+
+static int
+file_pwrite (struct store *store, const void *buf, size_t count,
+             uint64_t offset)
+{
+  struct store_file *s = (struct store_file *) store;
+  int r;
+
+  if (s->block)
+    return pwrite_all (s->fd, buf, count, offset);
+  while (sem_wait (&s->writers) == -1)
+    ;                           /* EINTR */
+  r = pwrite_all (s->fd, buf, count, offset);
+  sem_post (&s->writers);
+  return r;
 }
 
 static bool
@@ -239,7 +261,10 @@ file_resize (struct store *store, uint64_t size)
 static void
 file_close (struct store *store)
 {
-  close (((struct store_file *) store)->fd);
+  struct store_file *s = (struct store_file *) store;
+
+  close (s->fd);
+  sem_destroy (&s->writers);
   free (store->name);
   free (store);
 }
@@ -285,6 +310,7 @@ store_file_new (int fd, const char *name)
   }
   s->store.ops = &file_ops;
   s->fd = fd;
+  sem_init (&s->writers, 0, MAX_WRITERS);
   s->block = s->store.fixed_size = S_ISBLK (st.st_mode);
   s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY
     || store_file_is_readonly_device (&s->store);
