@@ -7,11 +7,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -32,6 +34,12 @@ struct store_file {
   int fd;
   bool block;                   /* a block device */
   sem_t writers;                /* if not: how many more may be in pwrite */
+
+  /* FUSE passes SEEK_DATA on to its server, which does not know what is still
+   * in the page cache.
+   */
+  bool late_seek;
+  atomic_bool unflushed;        /* then: written to since the last flush */
 
   /* What the file system was found not to support, so that it is not asked
    * again.
@@ -85,7 +93,7 @@ file_extent (struct store *store, uint64_t offset, uint64_t *end,
 
   *end = UINT64_MAX;
   *type = EXTENT_DATA;
-  if (s->block)
+  if (s->block || (s->late_seek && s->unflushed))
     return 0;
 
   r = lseek (s->fd, offset, SEEK_DATA);
@@ -143,6 +151,8 @@ file_pwrite (struct store *store, const void *buf, size_t count,
     ;                           /* EINTR */
   r = pwrite_all (s->fd, buf, count, offset);
   sem_post (&s->writers);
+  if (s->late_seek)
+    s->unflushed = true;
   return r;
 }
 
@@ -245,7 +255,15 @@ file_discard (struct store *store, uint64_t count, uint64_t offset)
 static int
 file_flush (struct store *store)
 {
-  return fdatasync (((struct store_file *) store)->fd) == -1 ? -errno : 0;
+  struct store_file *s = (struct store_file *) store;
+  int r;
+
+  /* First: what is written meanwhile need not be covered. */
+  s->unflushed = false;
+  r = fdatasync (s->fd) == -1 ? -errno : 0;
+  if (r < 0)
+    s->unflushed = true;
+  return r;
 }
 
 static int
@@ -295,6 +313,7 @@ struct store *
 store_file_new (int fd, const char *name)
 {
   struct store_file *s = calloc (1, sizeof *s);
+  struct statfs fs;
   struct stat st;
 
   if (s == NULL || (s->store.name = strdup (name)) == NULL
@@ -311,6 +330,7 @@ store_file_new (int fd, const char *name)
   s->store.ops = &file_ops;
   s->fd = fd;
   sem_init (&s->writers, 0, MAX_WRITERS);
+  s->late_seek = fstatfs (fd, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
   s->block = s->store.fixed_size = S_ISBLK (st.st_mode);
   s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY
     || store_file_is_readonly_device (&s->store);
