@@ -693,9 +693,11 @@ write_plan (struct image *image, const uint8_t *data, uint64_t count,
 static void
 check_holes (struct writer *w, uint64_t forgotten)
 {
-  /* What was written is to be seen by all who look after what is read here. */
-  atomic_thread_fence (memory_order_seq_cst);
-  if (w->holes.forgotten != forgotten && !MUTANT (hole_under_write)) {
+  /* Adding nothing, because who changes it after that also sees what was
+   * written; after merely reading it, only perhaps.
+   */
+  if (atomic_fetch_add (&w->holes.forgotten, 0) != forgotten
+      && !MUTANT (hole_under_write)) {
     LOCK_FOR_SCOPE (&w->lock);
     data_holes_forget (&w->holes);
   }
