@@ -9,12 +9,6 @@ requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
 
-# Only for nbdkit if there is something else to be preloaded first.
-preload=LD_PRELOAD
-[ -z "$QCOW2EXT_TEST_UNDER" ] || preload=UNDER_PRELOAD
-library=$abs_top_builddir/tests/.libs/fail-io.so
-[ -e "$library" ] || fail "$library has not been built"
-
 for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
             data_file=x.data data_file=x.data,data_file_raw=on unmapped; do
     if [ $opts = unmapped ]; then
@@ -29,9 +23,7 @@ for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
     files=(x.qcow2)
     [ ! -e x.data ] || files+=(x.data)
     export FAIL_IO=$tmp/control
-    export "$preload=$library"
-    serve s --filter="$qcow2ext" file x.qcow2
-    unset "$preload"
+    serve_preloaded fail-io s --filter="$qcow2ext" file x.qcow2
     "$PYTHON" "$abs_top_srcdir/tests/fail-io.py" "$(uri s)" "$FAIL_IO" \
               "$(< s.pid)" x.qcow2 "${files[@]}" || fail "$opts"
     stop s

@@ -9,17 +9,9 @@ requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
 
-# Only for nbdkit if there is something else to be preloaded first.
-preload=LD_PRELOAD
-[ -z "$QCOW2EXT_TEST_UNDER" ] || preload=UNDER_PRELOAD
-library=$abs_top_builddir/tests/.libs/late-seek.so
-[ -e "$library" ] || fail "$library has not been built"
-
 for raw in off on; do
     new_image -o data_file=x.data,data_file_raw=$raw x.qcow2 2M
-    export "$preload=$library"
-    serve s --filter="$qcow2ext" file x.qcow2
-    unset "$preload"
+    serve_preloaded late-seek s --filter="$qcow2ext" file x.qcow2
     nbdsh --base-allocation -u "$(uri s)" -c '
 C = 65536
 

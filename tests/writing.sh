@@ -39,6 +39,22 @@ writing ()
     timeout -k 5 600 nbdkit -U - --filter="$qcow2ext" "$@" --run "$command"
 }
 
+# serve_preloaded LIBRARY NAME ARGS...
+#
+# Like 'serve', with one of our libraries before the C library.
+
+serve_preloaded ()
+{
+    # Only for nbdkit if a checker is to be preloaded first.
+    local preload=LD_PRELOAD library=$abs_top_builddir/tests/.libs/$1.so
+    shift
+    [ -z "$QCOW2EXT_TEST_UNDER" ] || preload=UNDER_PRELOAD
+    [ -e "$library" ] || fail "$library has not been built"
+    export "$preload=$library"
+    serve "$@"
+    unset "$preload"
+}
+
 # storage_daemon ARGS...
 #
 # Start qemu-storage-daemon, which listens on $tmp/d.sock; 'uri d' and 'stop d'

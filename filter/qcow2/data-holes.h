@@ -35,8 +35,8 @@ struct data_holes {
   _Atomic uint64_t forgotten;   /* how many times; read without the lock */
 };
 
-/* Does the range lie within one?  The caller holds its range lock, and may go
- * by the answer for as long as it does.
+/* Does the range lie within one?  The caller holds its range lock; until it lets
+ * go, only writes in place can change what is there that were under way before.
  */
 bool data_holes_cover (const struct data_holes *h, uint64_t start,
                        uint64_t end);
