@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "image-lock.h"
-#include "report.h"
+#include "base/report.h"
 
 enum { CONSISTENT_READ = 0, WRITE = 1, RESIZE = 3 };
 

@@ -10,7 +10,7 @@
 #include <stddef.h>
 
 #include "load-libnbd.h"
-#include "report.h"
+#include "base/report.h"
 
 /* libnbd promises that what was compiled for this name goes on working. */
 #define SONAME "libnbd.so.0"

@@ -35,10 +35,10 @@
 #include <linux/openat2.h>
 #endif
 
-#include "cleanup.h"
+#include "base/cleanup.h"
 #include "image-lock.h"
 #include "named-file.h"
-#include "report.h"
+#include "base/report.h"
 #include "store-nbd.h"
 
 static char *

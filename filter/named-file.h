@@ -6,7 +6,7 @@
 #define QCOW2EXT_NAMED_FILE_H
 
 #include "config.h"
-#include "image.h"
+#include "image/image.h"
 #include "store-file.h"
 
 /* The directories of an image: as its path says, and, if that differs, where

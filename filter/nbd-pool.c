@@ -51,10 +51,10 @@
 
 #include <nbdkit-filter.h>
 
-#include "cleanup.h"
+#include "base/cleanup.h"
 #include "load-libnbd.h"
 #include "nbd-pool.h"
-#include "report.h"
+#include "base/report.h"
 
 #define MAX_LINKS 4
 

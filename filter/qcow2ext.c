@@ -34,14 +34,14 @@
 
 #include <nbdkit-filter.h>
 
-#include "cleanup.h"
+#include "base/cleanup.h"
 #include "config.h"
-#include "format.h"
+#include "disk/format.h"
 #include "image-lock.h"
-#include "image.h"
+#include "image/image.h"
 #include "named-file.h"
-#include "report.h"
-#include "snapshot.h"
+#include "base/report.h"
+#include "disk/snapshot.h"
 #include "store-file.h"
 #include "store-image.h"
 
@@ -63,7 +63,7 @@ struct session {
   char *snapshot;               /* ID or name; NULL: the live disk */
   bool writable;                /* asked for; the image may refuse */
   unsigned handles;
-  struct image *image;
+  struct layer *image;
   struct image_write_env write_env; /* for as long as the image is open */
   char *description;
 };
@@ -220,7 +220,7 @@ struct purpose {
 /* Opens the image in store and what it refers to.  path is that of the
  * image, if it is a local file.  Takes the store.
  */
-static struct image *
+static struct layer *
 open_image (struct store *store, const char *path, const struct stat *st,
             const struct purpose *purpose)
 {
@@ -241,7 +241,7 @@ open_image (struct store *store, const char *path, const struct stat *st,
     .want_data_file = config.data_file != NULL,
     .warn = !warned,
   };
-  struct image *image = NULL;
+  struct layer *image = NULL;
 
   if (named_files_init (&files, path, st) < 0) {
     nbdkit_error ("malloc: %m");
@@ -268,7 +268,7 @@ validate_local (void)
   uint32_t magic;
   struct stat st;
   struct store *store;
-  struct image *image;
+  struct layer *image;
   const int fd = open_local (false, &st);
 
   if (fd == -1)
@@ -627,7 +627,7 @@ qcow2ext_default_export (nbdkit_next_default_export *next,
   return "";
 }
 
-static struct image *
+static struct layer *
 image_of (void *handle)
 {
   return ((struct handle *) handle)->session->image;
@@ -649,7 +649,7 @@ static int
 qcow2ext_block_size (nbdkit_next *next, void *handle, uint32_t *minimum,
                      uint32_t *preferred, uint32_t *maximum)
 {
-  const struct image *image = image_of (handle);
+  const struct layer *image = image_of (handle);
 
   *minimum = 1;
   *preferred = UINT32_C (1) << image->unit_bits;
@@ -719,7 +719,7 @@ qcow2ext_pread (nbdkit_next *next, void *handle, void *buf, uint32_t count,
 
 /* What a change with FUA has to add. */
 static int
-done_change (struct image *image, int r, uint32_t flags, int *err)
+done_change (struct layer *image, int r, uint32_t flags, int *err)
 {
   if (r == 0 && (flags & NBDKIT_FLAG_FUA))
     r = image_flush (image);
@@ -730,7 +730,7 @@ static int
 qcow2ext_pwrite (nbdkit_next *next, void *handle, const void *buf,
                  uint32_t count, uint64_t offset, uint32_t flags, int *err)
 {
-  struct image *image = image_of (handle);
+  struct layer *image = image_of (handle);
 
   return done_change (image, image_write (image, buf, count, offset), flags,
                       err);
@@ -740,7 +740,7 @@ static int
 qcow2ext_zero (nbdkit_next *next, void *handle, uint32_t count,
                uint64_t offset, uint32_t flags, int *err)
 {
-  struct image *image = image_of (handle);
+  struct layer *image = image_of (handle);
   const unsigned how =
     (flags & NBDKIT_FLAG_MAY_TRIM ? IMAGE_ZERO_UNMAP : 0)
     | (flags & NBDKIT_FLAG_FAST_ZERO ? IMAGE_ZERO_FAST : 0);
@@ -753,7 +753,7 @@ static int
 qcow2ext_trim (nbdkit_next *next, void *handle, uint32_t count,
                uint64_t offset, uint32_t flags, int *err)
 {
-  struct image *image = image_of (handle);
+  struct layer *image = image_of (handle);
 
   return done_change (image, image_trim (image, count, offset), flags, err);
 }

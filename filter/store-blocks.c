@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cleanup.h"
+#include "base/cleanup.h"
 #include "store-blocks.h"
 
 /* Zeros are written in pieces of this size. */

@@ -5,7 +5,7 @@
 #ifndef QCOW2EXT_STORE_BLOCKS_H
 #define QCOW2EXT_STORE_BLOCKS_H
 
-#include "store.h"
+#include "base/store.h"
 
 /* What a store demands of requests, in bytes. */
 struct block_limits {

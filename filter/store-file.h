@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-#include "store.h"
+#include "base/store.h"
 
 /* Makes a store of a descriptor of a regular file or a block device.  Takes
  * the descriptor, even if it fails.  Returns NULL with errno set.

@@ -24,10 +24,10 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "cleanup.h"
+#include "base/cleanup.h"
 #include "config.h"
-#include "mutant.h"
-#include "report.h"
+#include "base/mutant.h"
+#include "base/report.h"
 #include "store-file.h"
 #include "store-image.h"
 #include "store-next.h"
@@ -220,7 +220,7 @@ store_image_is_local (const struct store *store)
 }
 
 const char *
-store_image_refuse (void *opaque, const struct image *image)
+store_image_refuse (void *opaque, const struct layer *image)
 {
   struct store_image *s = opaque;
 

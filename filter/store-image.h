@@ -7,7 +7,7 @@
 
 #include <nbdkit-filter.h>
 
-#include "image.h"
+#include "image/image.h"
 
 /* Opens the image through the layers below.  fd is our own descriptor of the
  * image file, or -1 if it is not a local file; it is taken, even on failure.
@@ -20,7 +20,7 @@ struct store *store_image_open (nbdkit_backend *backend, const char *name,
 bool store_image_is_local (const struct store *store);
 
 /* What the engine asks when the image is written to; opaque is the store. */
-const char *store_image_refuse (void *opaque, const struct image *image);
+const char *store_image_refuse (void *opaque, const struct layer *image);
 int store_image_prove (void *opaque, uint64_t offset, uint64_t length,
                        bool grow, bool *can_grow);
 

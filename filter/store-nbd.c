@@ -46,9 +46,9 @@
 
 #include <libnbd.h>
 
-#include "cleanup.h"
+#include "base/cleanup.h"
 #include "nbd-pool.h"
-#include "report.h"
+#include "base/report.h"
 #include "store-blocks.h"
 #include "store-nbd.h"
 

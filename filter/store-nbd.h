@@ -5,7 +5,7 @@
 #ifndef QCOW2EXT_STORE_NBD_H
 #define QCOW2EXT_STORE_NBD_H
 
-#include "store.h"
+#include "base/store.h"
 
 #ifdef HAVE_LIBNBD
 

@@ -7,7 +7,7 @@
 
 #include <nbdkit-filter.h>
 
-#include "store.h"
+#include "base/store.h"
 
 /* Opens a shared context on the backend and makes a store of it.  serialize
  * says that the layers below take one request at a time.  Returns NULL

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "crash.h"
-#include "report.h"
+#include "base/report.h"
 
 /* How long somebody who perhaps waits for us is waited for. */
 #define IMPATIENCE_NS 10000000
@@ -105,7 +105,7 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
 }
 
 static const char *
-refuse (void *opaque, const struct image *image)
+refuse (void *opaque, const struct layer *image)
 {
   (void) opaque, (void) image;
   return NULL;
@@ -153,7 +153,7 @@ struct opened {
 
 int
 files_open (struct files *files, bool writable, size_t l2_cache,
-            struct image **image)
+            struct layer **image)
 {
   /* One image is open at a time in a thread, so these can be reused. */
   static _Thread_local struct opened o;
@@ -1415,7 +1415,7 @@ write_on_with (struct enumeration *e, const struct bitmap_copy *bitmaps)
   struct files files = {
     .file = e->state, .no_discard = spec->no_discard, .device = spec->device
   };
-  struct image *image;
+  struct layer *image;
   uint8_t sector[MEMORY_SECTOR];
   char why[128];
   int r;
@@ -1484,7 +1484,7 @@ check_state (struct enumeration *e, bool is_new)
   struct world *w = e->w;
   struct checker *c = &e->checker;
   struct files files = { .file = e->state };
-  struct image *image;
+  struct layer *image;
   char why[128];
   int r;
 

@@ -11,13 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bitmap.h"
-#include "check.h"
+#include "image/bitmap.h"
+#include "image/check.h"
 #include "hostile.h"
 #include "image-checker.h"
 #include "image-walker.h"
-#include "image.h"
-#include "report.h"
+#include "image/image.h"
+#include "base/report.h"
 
 /* Each word of what the guest writes begins with this; the sectors' numbers
  * follow.
@@ -49,7 +49,7 @@ enum known { KNOWN, OR_ZERO, UNKNOWN };
 
 struct session {
   struct hostile_run *run;
-  struct image *image;
+  struct layer *image;
   struct memory_log log;
   struct walker walker;         /* what is protected */
   struct walker now;            /* scratch */
@@ -398,7 +398,7 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
 }
 
 static const char *
-refuse (void *opaque, const struct image *image)
+refuse (void *opaque, const struct layer *image)
 {
   (void) opaque, (void) image;
   return NULL;
@@ -499,7 +499,7 @@ check_is_clean (struct session *s, uint64_t *errors)
 
 /* May the other checker judge this image?  It knows less. */
 static bool
-is_simple (const struct image *image)
+is_simple (const struct layer *image)
 {
   const struct header *h = &image->header;
 

@@ -5,6 +5,6 @@
  * the tests of the proof notice (test-proof-mutant.sh).
  */
 
-#include "mutant.h"
+#include "base/mutant.h"
 
 const char *qcow2_mutant = "one_way_proof";

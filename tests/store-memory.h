@@ -19,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "store.h"
+#include "base/store.h"
 
 #define MEMORY_SECTOR 512
 

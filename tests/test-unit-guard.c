@@ -23,10 +23,10 @@
 #include <libdeflate.h>
 #endif
 
-#include "compress.h"
-#include "format.h"
+#include "data/compress.h"
+#include "disk/format.h"
 #include "guard-decoder.h"
-#include "mutant.h"
+#include "base/mutant.h"
 
 #define CLUSTER 65536
 

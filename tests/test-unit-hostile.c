@@ -28,7 +28,7 @@
 #include "hostile-images.h"
 #include "hostile.h"
 #include "image-walker.h"
-#include "image.h"
+#include "image/image.h"
 
 #define COPIED (UINT64_C (1) << 63)
 #define COMPRESSED (UINT64_C (1) << 62)

@@ -68,7 +68,7 @@
 #include <time.h>
 
 #include "crash-workloads.h"
-#include "mutant.h"
+#include "base/mutant.h"
 
 #define ROUNDS 20               /* of random workloads, if need be */
 #define STATES 400              /* of a workload */

@@ -33,8 +33,8 @@
 #include <unistd.h>
 
 #include "crash-workloads.h"
-#include "format.h"
-#include "mutant.h"
+#include "disk/format.h"
+#include "base/mutant.h"
 #include "scheduler.h"
 
 const char *qcow2_mutant;
@@ -463,7 +463,7 @@ struct run {
   const struct race *race;
   struct memory_file file[MEMORY_FILES];
   struct memory_log log;
-  struct image *image;
+  struct layer *image;
   size_t events;
   struct done done[MAX_ALL];    /* thread by thread, MAX_REQUESTS each */
   uint8_t *initial;             /* before the threads */
@@ -498,7 +498,7 @@ fail (struct run *run, const char *fmt, ...)
 }
 
 static int
-do_request (struct image *image, const struct request *q, uint8_t *content)
+do_request (struct layer *image, const struct request *q, uint8_t *content)
 {
   int r;
 

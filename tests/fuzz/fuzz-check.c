@@ -13,15 +13,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "check.h"
+#include "image/check.h"
 #include "fuzz.h"
-#include "image.h"
+#include "image/image.h"
 
 /* Returns whether the image could be checked. */
 static bool
 check (struct memory_file *file, struct check_result *result, bool *dirty)
 {
-  struct image *image = fuzz_open (file);
+  struct layer *image = fuzz_open (file);
   struct check_result again;
   int r, r2;
 

@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "header.h"
-#include "report.h"
+#include "disk/header.h"
+#include "base/report.h"
 
 static void
 sink (enum report_level level, const char *message)

@@ -12,13 +12,13 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "image.h"
-#include "mapping.h"
+#include "image/image.h"
+#include "map/mapping.h"
 
 #define LOOK_UPS 64
 
 static void
-compare (struct image *image, uint64_t offset, const struct run *run)
+compare (struct layer *image, uint64_t offset, const struct run *run)
 {
   /* Runs of what cannot be merged end anywhere within a cluster. */
   const uint64_t skips[] = { 1, 511, 512, run->length / 2, run->length - 1 };
@@ -44,7 +44,7 @@ compare (struct image *image, uint64_t offset, const struct run *run)
 static void
 look_up (struct memory_file *file)
 {
-  struct image *image = fuzz_open (file);
+  struct layer *image = fuzz_open (file);
   uint64_t offset = 0;
   struct run run;
 

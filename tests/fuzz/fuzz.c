@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "image.h"
-#include "report.h"
+#include "image/image.h"
+#include "base/report.h"
 
 #define PATTERN_BYTES 65536
 #define FUZZ_DISK (256 << 10)
@@ -298,7 +298,7 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
   return 0;
 }
 
-struct image *
+struct layer *
 fuzz_open (struct memory_file *file)
 {
   const struct image_env env = {
@@ -308,7 +308,7 @@ fuzz_open (struct memory_file *file)
   const struct image_options options = {
     .env = &env, .l2_cache_size = 8192, .decoded_cache_size = 65536,
   };
-  struct image *image;
+  struct layer *image;
 
   report_set_sink (sink);
   return image_open (store_memory_new (&file[MEMORY_IMAGE], NULL,

@@ -1,0 +1,175 @@
+/* qcow2ext: reading guest data.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * One look-up and one pread for each run.  Unallocated runs go down the chain
+ * by recursion, which is bounded by IMAGE_MAX_DEPTH.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#include "data/compress.h"
+#include "image/image.h"
+#include "map/mapping.h"
+#include "base/mutant.h"
+#include "image/writer.h"
+
+static uint64_t
+min64 (uint64_t a, uint64_t b)
+{
+  return a < b ? a : b;
+}
+
+/* Reads what this layer does not hold: from the backing file, or zeros where
+ * there is none or it is shorter.
+ */
+static int
+read_backing (struct layer *layer, uint8_t *buf, size_t count,
+              uint64_t offset)
+{
+  struct layer *backing = layer->backing;
+  size_t n = 0;
+  int r;
+
+  if (backing && offset < backing->size) {
+    n = min64 (count, backing->size - offset);
+    r = image_read (backing, buf, n, offset);
+    if (r < 0)
+      return r;
+  }
+  memset (buf + n, 0, count - n);
+  return 0;
+}
+
+/* Decodes the cluster after the one at offset, if it is compressed. */
+static void
+read_ahead (struct layer *layer, uint64_t offset)
+{
+  const uint64_t size = image_cluster_size (layer);
+  uint64_t budget = size;
+  struct run run;
+
+  offset = (offset & -size) + size;
+  if (offset >= layer->size)
+    return;
+  mapping_lookup (layer, offset, min64 (size, layer->size - offset), &run);
+  if (run.type == RUN_COMPRESSED)
+    compressed_prefetch (layer, &run, &budget);
+}
+
+static int
+read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
+{
+  uint8_t *p = buf;
+
+  while (count > 0) {
+    struct run run;
+    bool ahead = false;
+    int r = 0;
+
+    mapping_lookup (layer, offset, count, &run);
+    switch (run.type) {
+    case RUN_UNALLOCATED:
+      r = read_backing (layer, p, run.length, offset);
+      break;
+    case RUN_ZERO:
+      memset (p, 0, run.length);
+      break;
+    case RUN_DATA:
+      r = store_pread (layer->data, p, run.length, run.host);
+      if (r < 0)
+        report_limited (&layer->limit, "%s: reading at offset 0x%" PRIx64
+                        " failed: %s", layer->data->name, run.host,
+                        strerror (-r));
+      break;
+    case RUN_COMPRESSED:
+      r = compressed_read (layer, offset, &run, p, &ahead);
+      break;
+    case RUN_INVALID:
+      r = mapping_report (layer, offset, &run);
+      break;
+    }
+    if (r < 0)
+      return r;
+    if (ahead)
+      read_ahead (layer, offset);
+
+    p += run.length;
+    offset += run.length;
+    count -= run.length;
+  }
+  return 0;
+}
+
+int
+image_read (struct layer *layer, void *buf, size_t count, uint64_t offset)
+{
+  struct writer *w = layer->writer;
+  struct inflight_ticket ticket;
+  int r;
+
+  /* What we look up must not be given to another guest cluster before we
+   * have read it.
+   */
+  if (MUTANT (refuse_reads) && w && w->failed)
+    return -EIO;
+  if (MUTANT (read_uncounted))
+    w = NULL;
+  if (w)
+    ticket = inflight_enter (&w->inflight);
+  r = read_range (layer, buf, count, offset);
+  if (w)
+    inflight_leave (&w->inflight, ticket);
+  return r;
+}
+
+/* Returns false when enough has been decoded. */
+static bool
+cache_range (struct layer *layer, uint64_t count, uint64_t offset,
+             uint64_t *budget)
+{
+  while (count > 0) {
+    struct run run;
+
+    mapping_lookup (layer, offset, count, &run);
+    switch (run.type) {
+    case RUN_UNALLOCATED:
+      if (layer->backing && offset < layer->backing->size
+          && !cache_range (layer->backing,
+                           min64 (run.length, layer->backing->size - offset),
+                           offset, budget))
+        return false;
+      break;
+    case RUN_DATA:
+      store_cache (layer->data, run.length, run.host);
+      break;
+    case RUN_COMPRESSED:
+      if (!compressed_prefetch (layer, &run, budget))
+        return false;
+      break;
+    case RUN_ZERO:
+    case RUN_INVALID:
+      break;
+    }
+    offset += run.length;
+    count -= run.length;
+  }
+  return true;
+}
+
+void
+image_cache (struct layer *layer, uint64_t count, uint64_t offset)
+{
+  struct writer *w = layer->writer;
+  uint64_t budget = UINT64_MAX;
+  struct inflight_ticket ticket;
+
+  if (w)
+    ticket = inflight_enter (&w->inflight);
+  cache_range (layer, count, offset, &budget);
+  if (w)
+    inflight_leave (&w->inflight, ticket);
+}
