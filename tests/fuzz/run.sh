@@ -26,7 +26,7 @@ libs=(-Wl,--wrap=decoder_run -lz -lzstd -lpthread)
 if grep -q '^#define HAVE_LIBDEFLATE 1' "$builddir/build-config.h"; then
     libs+=(-ldeflate)
 fi
-engine_sources=("$srcdir"/filter/qcow2/*.c)
+engine_sources=("$srcdir"/filter/qcow2/*/*.c)
 common=(fuzz/fuzz.c guard-decoder.c hostile-images.c hostile.c image-checker.c
         image-maker.c image-walker.c store-memory.c)
 
