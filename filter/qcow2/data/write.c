@@ -141,12 +141,12 @@ static int
 lock_table (struct writer *w, uint32_t l1_index, struct l2_table **t)
 {
   struct layer *layer = w->layer;
-  struct brlock *lock = table_cache_lock (layer->tables);
+  struct brlock *lock = l2_cache_lock (layer->tables);
   const char *why;
   int r;
 
   for (;;) {
-    r = table_cache_load (layer, l1_index, &why);
+    r = l2_cache_load (layer, l1_index, &why);
     if (r < 0)
       return r;
     pthread_mutex_lock (&w->lock);
@@ -168,7 +168,7 @@ lock_table (struct writer *w, uint32_t l1_index, struct l2_table **t)
 static void
 unlock_table (struct writer *w)
 {
-  brlock_write_unlock (table_cache_lock (w->layer->tables));
+  brlock_write_unlock (l2_cache_lock (w->layer->tables));
   pthread_mutex_unlock (&w->lock);
 }
 
@@ -230,7 +230,7 @@ ensure_table (struct writer *w, uint32_t l1_index)
     r = w->failed ? -EIO : alloc_table (w, &host);
     if (r < 0)
       return r;
-    t = table_cache_create (layer, l1_index, host);
+    t = l2_cache_create (layer, l1_index, host);
     if (t == NULL) {
       unalloc_table (w, host);
       return -ENOMEM;
@@ -659,7 +659,7 @@ relieve (struct writer *w)
   size_t bytes, limit;
   bool wanted;
 
-  table_cache_usage (w->layer->tables, &bytes, &limit);
+  l2_cache_usage (w->layer->tables, &bytes, &limit);
   {
     LOCK_FOR_SCOPE (&w->lock);
     wanted = (w->dirty_bytes > limit / 2 && bytes > limit / 2)

@@ -20,7 +20,7 @@
 #include "data/data-holes.h"
 #include "image/image.h"
 #include "space/inflight.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 /* Host ranges that were let go of: each cluster they touch loses one
  * reference when their time has come.

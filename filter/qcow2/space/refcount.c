@@ -98,7 +98,7 @@ set_reserve (struct cluster_set *s, uint64_t **old)
 int
 metadata_add (struct writer *w, uint64_t cluster)
 {
-  struct brlock *lock = table_cache_lock (w->layer->tables);
+  struct brlock *lock = l2_cache_lock (w->layer->tables);
   CLEANUP_FREE uint64_t *old = NULL;
   int r;
 
@@ -113,7 +113,7 @@ metadata_add (struct writer *w, uint64_t cluster)
 void
 metadata_remove (struct writer *w, uint64_t cluster)
 {
-  struct brlock *lock = table_cache_lock (w->layer->tables);
+  struct brlock *lock = l2_cache_lock (w->layer->tables);
   struct cluster_set *s = &w->metadata;
 
   brlock_write (lock);
@@ -155,7 +155,7 @@ bool
 metadata_overlaps (struct writer *w, uint64_t offset, uint64_t length)
 {
   pthread_mutex_t *reader =
-    brlock_read (table_cache_lock (w->layer->tables));
+    brlock_read (l2_cache_lock (w->layer->tables));
   const bool found = metadata_contains (w, offset, length);
 
   pthread_mutex_unlock (reader);
