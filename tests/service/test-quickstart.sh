@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # ./quickstart must keep its promises: it is the first thing that anyone runs.
 
+# shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 requires qemu-img --version
 requires qemu-io --version
