@@ -1,0 +1,241 @@
+/* qcow2ext: an image that this server serves.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * What is here belongs to one image file and outlives its clients: where it
+ * is, its lock, what was found out about it.  A server has one such image
+ * today; nothing outside served_image_get assumes that.
+ *
+ * Locking: sessions.c calls these functions one at a time.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config.h"
+#include "disk/format.h"
+#include "image-lock.h"
+#include "named-file.h"
+#include "served-image.h"
+#include "store-file.h"
+#include "store-image.h"
+
+struct served_image *
+served_image_get (void)
+{
+  static struct served_image the_one = { .lock_fd = -1 };
+
+  the_one.path = config.image_path;
+  return &the_one;
+}
+
+/* Is this the file behind the plugin's fd=?  Its path may lead to another one
+ * by now.
+ */
+static bool
+same_as_fd (const struct stat *st)
+{
+  struct file_id id, expected;
+  struct stat st_fd;
+
+  if (fstat (config.image_fd, &st_fd) == -1)
+    return false;
+  id = file_id_of (st);
+  expected = file_id_of (&st_fd);
+  return file_id_equal (&id, &expected);
+}
+
+/* Opens the image file itself, if it is there and something we can open; for
+ * writing, if that is wanted and allowed.  Returns -1 if not: nothing is
+ * wrong with that.
+ */
+static int
+open_local (const struct served_image *served, bool writable, struct stat *st)
+{
+  const int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+  int fd = -1;
+
+  if (served->path == NULL || stat (served->path, st) == -1
+      || (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode)))
+    return -1;
+  if (writable)
+    fd = open (served->path, O_RDWR | flags);
+  if (fd == -1)
+    fd = open (served->path, O_RDONLY | flags);
+  if (fd == -1) {
+    /* With file= the plugin cannot open it either, and says so. */
+    if (config.image_fd != -1)
+      nbdkit_error ("%s: the file of fd= cannot be opened a second time, so "
+                    "it is treated as one that is not local: %m",
+                    served->path);
+    return -1;
+  }
+  if (fstat (fd, st) == -1
+      || (config.image_fd != -1 && !same_as_fd (st))) {
+    close (fd);
+    return -1;
+  }
+  return fd;
+}
+
+/* What an image is opened for. */
+struct purpose {
+  const char *snapshot;         /* ID or name; NULL: the live disk */
+  bool writable;
+  bool lock;
+  bool serve;                   /* not only to see whether it is a good one */
+  const struct image_write_env *write_env;
+};
+
+/* Opens the image in store and what it refers to.  path is that of the
+ * image, if it is a local file.  Takes the store.
+ */
+static struct layer *
+open_image (struct served_image *served, struct store *store,
+            const char *path, const struct stat *st,
+            const struct purpose *purpose)
+{
+  struct named_files files;
+  const struct image_env env = {
+    .open_data = named_open_data,
+    .open_backing = named_open_backing,
+    .opaque = &files,
+  };
+  const struct image_options options = {
+    .env = &env,
+    .write_env = purpose->write_env,
+    .snapshot = purpose->snapshot,
+    .l2_cache_size = config.l2_cache_size,
+    .decoded_cache_size = config.decoded_cache_size,
+    .bitmap = config.bitmap,
+    .check = config.check && purpose->snapshot == NULL,
+    .want_data_file = config.data_file != NULL,
+    .warn = !served->warned,
+  };
+  struct layer *image = NULL;
+
+  if (named_files_init (&files, path, st) < 0) {
+    nbdkit_error ("malloc: %m");
+    store_close (store);
+    return NULL;
+  }
+  files.writable = purpose->writable;
+  files.lock = purpose->lock;
+  files.connect = purpose->serve;
+  if (image_open (store, &options, &image) < 0)
+    image = NULL;
+  named_files_free (&files);
+  served->warned = true;
+  return image;
+}
+
+/* Without the magic number the file may still be an image, under a filter
+ * below us.
+ */
+int
+served_image_validate (struct served_image *served)
+{
+  uint32_t magic;
+  struct stat st;
+  struct store *store;
+  struct layer *image;
+  const int fd = open_local (served, false, &st);
+
+  if (fd == -1)
+    return 0;
+  if (pread (fd, &magic, sizeof magic, 0) != sizeof magic
+      || be32toh (magic) != QCOW2_MAGIC) {
+    close (fd);
+    return 0;
+  }
+  store = store_file_new (fd, served->path);
+  if (store == NULL) {
+    nbdkit_error ("%s: %m", served->path);
+    return -1;
+  }
+  image = open_image (served, store, served->path, &st,
+                      &(struct purpose) { .snapshot = config.snapshot });
+  if (image == NULL)
+    return -1;
+  image_close (image);
+  return 0;
+}
+
+int
+served_image_open (struct served_image *served, nbdkit_backend *backend,
+                   const char *snapshot, struct open_image *o)
+{
+  struct stat st;
+  const int fd = open_local (served, o->writable, &st);
+  const struct purpose purpose = {
+    .snapshot = snapshot,
+    .writable = o->writable,
+    .lock = config.lock,
+    .serve = true,
+    .write_env = o->writable ? &o->write_env : NULL,
+  };
+  struct store *store;
+
+  store = store_image_open (backend,
+                            served->path ? served->path : "the qcow2 image",
+                            !o->writable, config.serialize, fd);
+  if (store == NULL)
+    return -1;
+  o->write_env = (struct image_write_env) {
+    .refuse = store_image_refuse,
+    .prove = store_image_prove,
+    .opaque = store,
+  };
+  /* Once seen to be that file, it stays it, even if what a filter keeps for
+   * itself (cow) differs from it by now.
+   */
+  served->is_local |= store_image_is_local (store);
+  o->image = open_image (served, store,
+                         served->is_local ? served->path : NULL, &st,
+                         &purpose);
+  if (o->image == NULL)
+    return -1;
+  /* It may have refused to be written to: others may, then. */
+  o->writable = image_is_writable (o->image);
+  return config.lock && o->image->external && !config.data_is_nbd
+    && store_file_lock (o->image->data, o->writable) < 0 ? -1 : 0;
+}
+
+void
+served_image_close (struct open_image *o)
+{
+  image_close (o->image);
+  o->image = NULL;
+}
+
+/* The lock has a descriptor of its own, since the exports that are open must
+ * not lock each other out.
+ */
+int
+served_image_lock (struct served_image *served, bool writing)
+{
+  struct stat st;
+  int r;
+
+  if (!config.lock
+      || (served->lock_fd != -1 && served->lock_writing == writing))
+    return 0;
+  if (served->lock_fd == -1)
+    served->lock_fd = open_local (served, false, &st);
+  if (served->lock_fd == -1)    /* not a local file, or not yet readable */
+    return 0;
+  r = image_lock (served->lock_fd, writing, served->path);
+  served->lock_writing = r == 0 && writing;
+  return r;
+}
+
+void
+served_image_unlock (struct served_image *served)
+{
+  if (served->lock_fd != -1)
+    close (served->lock_fd);
+  served->lock_fd = -1;
+}
