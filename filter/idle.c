@@ -49,7 +49,7 @@ idle_thread (void *arg)
 {
   (void) arg;
   while (wait_for_next ())
-    sessions_settle (true);
+    sessions_look (served_image_get ());
   return NULL;
 }
 

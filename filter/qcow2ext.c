@@ -7,6 +7,8 @@
 
 #include "build-config.h"
 
+#include <errno.h>
+
 #include <nbdkit-filter.h>
 
 #include "base/report.h"
@@ -105,7 +107,7 @@ static void
 qcow2ext_cleanup (nbdkit_backend *backend)
 {
   idle_stop ();
-  sessions_settle (false);
+  sessions_end (served_image_get ());
 }
 
 static void *
@@ -279,7 +281,13 @@ qcow2ext_trim (nbdkit_next *next, void *handle, uint32_t count,
 static int
 qcow2ext_flush (nbdkit_next *next, void *handle, uint32_t flags, int *err)
 {
-  return done (image_flush (image_of (handle)), err);
+  const struct handle *h = handle;
+
+  /* Whoever asks may be a client of an earlier session, which has come back,
+   * and what it wrote is lost.
+   */
+  return done (h->session->open.has_failed ? -EIO
+               : image_flush (image_of (handle)), err);
 }
 
 static int

@@ -5,16 +5,27 @@
  * is, its lock, what was found out about it.  A server has one such image
  * today; nothing outside served_image_get assumes that.
  *
- * Locking: sessions.c calls these functions one at a time.
+ * A failure outlives the clients, too.  After a flush that failed, the page
+ * cache holds what the disk does not, and another flush succeeds.  A client
+ * that connects then would be told that all is well.  So the image is not
+ * written to any more by this server.  The next server drops the pages before
+ * it reads them, and sees what is on the disk, as far as the kernel drops them.
+ *
+ * Lock: served->lock is held for what is done in memory, and for opening and
+ * locking the image file; not while an image is opened, settled or closed.
  */
 
 #include "build-config.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
 #include "config.h"
 #include "disk/format.h"
 #include "image-lock.h"
@@ -26,7 +37,10 @@
 struct served_image *
 served_image_get (void)
 {
-  static struct served_image the_one = { .lock_fd = -1 };
+  static struct served_image the_one = {
+    .lock = PTHREAD_MUTEX_INITIALIZER,
+    .lock_fd = -1,
+  };
 
   the_one.path = config.image_path;
   return &the_one;
@@ -81,12 +95,73 @@ open_local (const struct served_image *served, bool writable, struct stat *st)
   return fd;
 }
 
+static struct image_key
+key_of (int fd, const struct stat *st)
+{
+  struct image_key key = { .is_known = fd != -1 };
+
+  if (fd != -1) {
+    key.id = file_id_of (st);
+    if (ioctl (fd, FS_IOC_GETVERSION, &key.generation) == -1)
+      key.generation = 0;
+  }
+  return key;
+}
+
+static bool
+same_key (const struct image_key *a, const struct image_key *b)
+{
+  return a->is_known == b->is_known && file_id_equal (&a->id, &b->id)
+    && a->generation == b->generation;
+}
+
+static bool
+has_failed (struct served_image *served, const struct image_key *key)
+{
+  LOCK_FOR_SCOPE (&served->lock);
+  for (size_t i = 0; i < served->nr_failed; i++)
+    if (same_key (&served->failed[i], key))
+      return true;
+  return served->all_failed;
+}
+
+void
+served_image_set_failed (struct served_image *served,
+                         const struct image_key *key)
+{
+  struct image_key *failed;
+
+  if (has_failed (served, key))
+    return;
+  LOCK_FOR_SCOPE (&served->lock);
+  failed = realloc (served->failed,
+                    (served->nr_failed + 1) * sizeof *failed);
+  if (failed == NULL) {
+    served->all_failed = true;
+    return;
+  }
+  served->failed = failed;
+  served->failed[served->nr_failed++] = *key;
+}
+
+/* Has this server not yet dropped what the page cache has of this file? */
+static bool
+is_first_use (struct served_image *served, const struct image_key *key)
+{
+  LOCK_FOR_SCOPE (&served->lock);
+  if (same_key (&served->uncached, key))
+    return false;
+  served->uncached = *key;
+  return true;
+}
+
 /* What an image is opened for. */
 struct purpose {
   const char *snapshot;         /* ID or name; NULL: the live disk */
   bool writable;
   bool lock;
   bool serve;                   /* not only to see whether it is a good one */
+  bool drop_cache;              /* of the data file, before it is read */
   const struct image_write_env *write_env;
 };
 
@@ -166,22 +241,33 @@ served_image_validate (struct served_image *served)
 
 int
 served_image_open (struct served_image *served, nbdkit_backend *backend,
-                   const char *snapshot, struct open_image *o)
+                   const char *snapshot, bool writable,
+                   struct open_image *o)
 {
+  const char *name = served->path ? served->path : "the qcow2 image";
   struct stat st;
-  const int fd = open_local (served, o->writable, &st);
-  const struct purpose purpose = {
-    .snapshot = snapshot,
-    .writable = o->writable,
-    .lock = config.lock,
-    .serve = true,
-    .write_env = o->writable ? &o->write_env : NULL,
-  };
+  const int fd = open_local (served, writable, &st);
+  struct purpose purpose = { .snapshot = snapshot, .lock = config.lock,
+                             .serve = true };
   struct store *store;
 
-  store = store_image_open (backend,
-                            served->path ? served->path : "the qcow2 image",
-                            !o->writable, config.serialize, fd);
+  o->key = key_of (fd, &st);
+  o->has_failed = has_failed (served, &o->key);
+  if (o->has_failed) {
+    nbdkit_error ("warning: %s: the image is served read-only: changes of it "
+                  "were lost since this server was started; see what is "
+                  "there, and start the server again", name);
+    writable = false;
+  }
+  purpose.writable = writable;
+  purpose.write_env = writable ? &o->write_env : NULL;
+  if (writable && is_first_use (served, &o->key)) {
+    purpose.drop_cache = true;
+    if (fd != -1)
+      posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
+  }
+
+  store = store_image_open (backend, name, !writable, config.serialize, fd);
   if (store == NULL)
     return -1;
   o->write_env = (struct image_write_env) {
@@ -192,16 +278,17 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   /* Once seen to be that file, it stays it, even if what a filter keeps for
    * itself (cow) differs from it by now.
    */
-  served->is_local |= store_image_is_local (store);
+  if (store_image_is_local (store))
+    served->is_local = true;
   o->image = open_image (served, store,
-                         served->is_local ? served->path : NULL, &st,
-                         &purpose);
+                         fd != -1 && served->is_local ? served->path : NULL,
+                         &st, &purpose);
   if (o->image == NULL)
     return -1;
   /* It may have refused to be written to: others may, then. */
-  o->writable = image_is_writable (o->image);
   return config.lock && o->image->external && !config.data_is_nbd
-    && store_file_lock (o->image->data, o->writable) < 0 ? -1 : 0;
+    && store_file_lock (o->image->data, image_is_writable (o->image)) < 0
+    ? -1 : 0;
 }
 
 void

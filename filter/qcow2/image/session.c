@@ -112,6 +112,14 @@ image_is_writable (const struct layer *layer)
   return layer->writer != NULL;
 }
 
+bool
+image_has_failed (const struct layer *layer)
+{
+  const struct writer *w = layer->writer;
+
+  return w && w->failed && !w->refused;
+}
+
 int
 writer_fail (struct writer *w, bool corrupt, const char *why)
 {
@@ -284,6 +292,7 @@ writer_start (struct writer *w)
       return r;
     }
     w->start_error = r;
+    w->refused = r < 0 && !w->failed;
     if (r < 0)
       w->failed = true;
     w->started = true;
@@ -392,7 +401,7 @@ image_settle (struct layer *layer, bool idle)
   }
   if (r < 0 || w->active)       /* somebody came in between */
     w->settled = false;
-  if (r < 0)
+  if (r < 0 && r != -ENOSPC && r != -EDQUOT && r != -EBUSY)
     report_error ("%s: what was written since the last flush may not be on "
                   "disk: %s; the image is sound", layer->file->name,
                   strerror (-r));
