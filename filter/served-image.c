@@ -29,10 +29,10 @@
 #include "config.h"
 #include "disk/format.h"
 #include "image-lock.h"
-#include "named-file.h"
 #include "served-image.h"
 #include "store-file.h"
-#include "store-image.h"
+#include "store-open.h"
+#include "store-switch.h"
 
 struct served_image *
 served_image_get (void)
@@ -200,6 +200,7 @@ open_image (struct served_image *served, struct store *store,
   files.writable = purpose->writable;
   files.lock = purpose->lock;
   files.connect = purpose->serve;
+  files.drop_cache = purpose->drop_cache;
   if (image_open (store, &options, &image) < 0)
     image = NULL;
   named_files_free (&files);
@@ -267,18 +268,18 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
       posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
   }
 
-  store = store_image_open (backend, name, !writable, config.serialize, fd);
+  store = store_switch_open (backend, name, !writable, config.serialize, fd);
   if (store == NULL)
     return -1;
   o->write_env = (struct image_write_env) {
-    .refuse = store_image_refuse,
-    .prove = store_image_prove,
+    .refuse = store_switch_refuse,
+    .prove = store_switch_prove,
     .opaque = store,
   };
   /* Once seen to be that file, it stays it, even if what a filter keeps for
    * itself (cow) differs from it by now.
    */
-  if (store_image_is_local (store))
+  if (store_switch_is_local (store))
     served->is_local = true;
   o->image = open_image (served, store,
                          fd != -1 && served->is_local ? served->path : NULL,
