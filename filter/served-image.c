@@ -224,6 +224,9 @@ served_image_validate (struct served_image *served)
     return 0;
   if (pread (fd, &magic, sizeof magic, 0) != sizeof magic
       || be32toh (magic) != QCOW2_MAGIC) {
+    nbdkit_error ("warning: %s: this is no qcow2 image; clients are refused, "
+                  "unless a filter below qcow2ext finds an image in it",
+                  served->path);
     close (fd);
     return 0;
   }

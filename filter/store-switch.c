@@ -207,6 +207,13 @@ store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
     report_debug ("%s: the path to the file is clear", s->store.name);
     return 0;
   }
+  if (s->own && !store_file_is_at (s->own, s->store.name)) {
+    report_error ("%s: the image has been renamed, removed or replaced since "
+                  "it was opened, so it is not written to; disconnect all "
+                  "clients, and the next one gets what is there now",
+                  s->store.name);
+    return -EROFS;
+  }
   if (r != -PATH_NOT_CLEAR) {
     report_error ("%s: whether the path to the file is clear could not be "
                   "found out: %s", s->store.name, strerror (-r));
