@@ -229,7 +229,8 @@ image_describe (const struct image *image)
     fputs (", zstd", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
-             layer->geo.data_file_raw ? "raw " : "", base_name (layer->clusters->name));
+             layer->geo.data_file_raw ? "raw " : "",
+             base_name (layer->clusters->name));
   if (layer->backing)
     fprintf (f, ", backing file %s", base_name (layer->backing->file->name));
   if (fclose (f) != 0) {
@@ -293,6 +294,14 @@ bool
 image_is_writable (const struct image *image)
 {
   return image->top->writer != NULL;
+}
+
+bool
+image_has_failed (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w && w->failed && !w->refused;
 }
 
 int
