@@ -21,6 +21,7 @@
 #include "image/chain.h"
 #include "image/check.h"
 #include "image/layer-open.h"
+#include "image/settle.h"
 #include "image/writer.h"
 #include "map/l2-cache.h"
 
@@ -301,7 +302,7 @@ image_has_failed (const struct image *image)
 {
   const struct writer *w = image->top->writer;
 
-  return w && w->failed && !w->refused;
+  return w && !health_ok (&w->health) && !w->refused;
 }
 
 int
