@@ -232,6 +232,28 @@ requires_guestfish ()
     export LIBGUESTFS_BACKEND_SETTINGS
 }
 
+# unconfigured_source
+#
+# Print a directory with what configure needs, in which nothing was configured:
+# the source tree, or, if that is built in place, a copy.
+
+unconfigured_source ()
+{
+    if [ ! -e "$abs_top_srcdir/config.status" ]; then
+        echo "$abs_top_srcdir"
+        return 0
+    fi
+    mkdir "$tmp/source"
+    (
+        cd "$abs_top_srcdir"
+        find . -name Makefile.am -o -name Makefile.in |
+            xargs cp -p -r --parents -t "$tmp/source" aclocal.m4 build-aux \
+                  build-config.h.in configure configure.ac m4 \
+                  filter/qcow2ext.c
+    )
+    echo "$tmp/source"
+}
+
 # nbdkit_minor
 #
 # Print M of nbdkit 1.M.
