@@ -41,6 +41,7 @@
 #include "image/image.h"
 #include "base/report.h"
 #include "disk/snapshot.h"
+#include "size-signal.h"
 #include "store-file.h"
 #include "store-open.h"
 #include "store-switch.h"
@@ -119,6 +120,7 @@ qcow2ext_load (void)
 {
   loaded++;
   report_set_sink (sink);
+  size_signal_catch ();
 }
 
 static void
@@ -126,6 +128,7 @@ qcow2ext_unload (void)
 {
   if (--loaded > 0)
     return;
+  size_signal_undo ();
   while (handles) {
     struct handle *h = handles;
 
