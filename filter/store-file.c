@@ -448,7 +448,9 @@ store_file_is_at (const struct store *store, const char *path)
   struct stat st, st_path;
   struct file_id id, id_path;
 
-  if (fstat (s->fd, &st) == -1 || stat (path, &st_path) == -1)
+  if (stat (path, &st_path) == -1)
+    return errno != ENOENT && errno != ENOTDIR; /* nobody knows, then */
+  if (fstat (s->fd, &st) == -1)
     return false;
   id = file_id_of (&st);
   id_path = file_id_of (&st_path);
