@@ -184,6 +184,9 @@ bool image_is_writable (const struct layer *layer);
  */
 bool image_has_failed (const struct layer *layer);
 
+/* Has nothing been written since settling last began? */
+bool image_is_unchanged (const struct layer *layer);
+
 /* Writes guest data.  What has been written is durable after image_flush.
  * Requests that overlap may be done in any order; those that do not overlap
  * never disturb each other.  Return 0 or -errno.

@@ -120,6 +120,14 @@ image_has_failed (const struct layer *layer)
   return w && w->failed && !w->refused;
 }
 
+bool
+image_is_unchanged (const struct layer *layer)
+{
+  const struct writer *w = layer->writer;
+
+  return w == NULL || !w->started || !w->active;
+}
+
 int
 writer_fail (struct writer *w, bool corrupt, const char *why)
 {
@@ -360,14 +368,15 @@ int
 image_settle (struct layer *layer, bool idle)
 {
   struct writer *w = layer->writer;
-  bool was_settled;
+  bool was_active, was_settled;
   int r = 0;
 
   if (w == NULL || !w->started || w->start_error)
     return 0;
   if (w->failed)
     return -EIO;                /* reported when it failed */
-  if (idle && atomic_exchange (&w->active, false))
+  was_active = atomic_exchange (&w->active, false);
+  if (idle && was_active)
     return 0;                   /* next time */
 
   PAUSE_POINT ("settle: nothing was active");
