@@ -70,7 +70,7 @@ exports_list (struct served_image *served, nbdkit_backend *backend,
   if (s == NULL)
     return -1;
   r = nbdkit_add_export (exports, "", s->description);
-  list = s->open.image->snapshots;
+  list = image_snapshots (s->open.image);
   for (size_t i = 0; r == 0 && i < list->count && i < MAX_EXPORTS - 1; i++)
     r = add_snapshot (exports, &list->snapshot[i]);
   if (list->count > MAX_EXPORTS - 1)

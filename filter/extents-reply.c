@@ -50,7 +50,7 @@ collect (void *opaque, uint64_t offset, uint64_t length, unsigned type)
 }
 
 int
-extents_reply (struct layer *image, uint32_t count, uint64_t offset,
+extents_reply (struct image *image, uint32_t count, uint64_t offset,
                bool only_first, struct nbdkit_extents *extents)
 {
   struct collector c = { .extents = extents, .only_first = only_first };

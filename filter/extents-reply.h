@@ -15,7 +15,7 @@
 /* Adds the extents of a guest range, neighbours of equal type joined; with
  * only_first, no more than one.  Returns 0 or -errno.
  */
-int extents_reply (struct layer *image, uint32_t count, uint64_t offset,
+int extents_reply (struct image *image, uint32_t count, uint64_t offset,
                    bool only_first, struct nbdkit_extents *extents);
 
 #endif /* QCOW2EXT_EXTENTS_REPLY_H */

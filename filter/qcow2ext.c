@@ -147,7 +147,7 @@ qcow2ext_default_export (nbdkit_next_default_export *next,
   return "";
 }
 
-static struct layer *
+static struct image *
 image_of (void *handle)
 {
   return ((struct handle *) handle)->session->open.image;
@@ -156,7 +156,7 @@ image_of (void *handle)
 static int64_t
 qcow2ext_get_size (nbdkit_next *next, void *handle)
 {
-  return image_of (handle)->size;
+  return image_size (image_of (handle));
 }
 
 static const char *
@@ -169,10 +169,8 @@ static int
 qcow2ext_block_size (nbdkit_next *next, void *handle, uint32_t *minimum,
                      uint32_t *preferred, uint32_t *maximum)
 {
-  const struct layer *image = image_of (handle);
-
   *minimum = 1;
-  *preferred = UINT32_C (1) << image->unit_bits;
+  *preferred = image_subcluster_size (image_of (handle));
   if (*preferred < 4096)
     *preferred = 4096;
   *maximum = UINT32_MAX;
@@ -239,7 +237,7 @@ qcow2ext_pread (nbdkit_next *next, void *handle, void *buf, uint32_t count,
 
 /* What a change with FUA has to add. */
 static int
-done_change (struct layer *image, int r, uint32_t flags, int *err)
+done_change (struct image *image, int r, uint32_t flags, int *err)
 {
   if (r == 0 && (flags & NBDKIT_FLAG_FUA))
     r = image_flush (image);
@@ -250,7 +248,7 @@ static int
 qcow2ext_pwrite (nbdkit_next *next, void *handle, const void *buf,
                  uint32_t count, uint64_t offset, uint32_t flags, int *err)
 {
-  struct layer *image = image_of (handle);
+  struct image *image = image_of (handle);
 
   return done_change (image, image_write (image, buf, count, offset), flags,
                       err);
@@ -260,7 +258,7 @@ static int
 qcow2ext_zero (nbdkit_next *next, void *handle, uint32_t count,
                uint64_t offset, uint32_t flags, int *err)
 {
-  struct layer *image = image_of (handle);
+  struct image *image = image_of (handle);
   const unsigned how =
     (flags & NBDKIT_FLAG_MAY_TRIM ? IMAGE_ZERO_UNMAP : 0)
     | (flags & NBDKIT_FLAG_FAST_ZERO ? IMAGE_ZERO_FAST : 0);
@@ -273,7 +271,7 @@ static int
 qcow2ext_trim (nbdkit_next *next, void *handle, uint32_t count,
                uint64_t offset, uint32_t flags, int *err)
 {
-  struct layer *image = image_of (handle);
+  struct image *image = image_of (handle);
 
   return done_change (image, image_trim (image, count, offset), flags, err);
 }

@@ -168,7 +168,7 @@ struct purpose {
 /* Opens the image in store and what it refers to.  path is that of the
  * image, if it is a local file.  Takes the store.
  */
-static struct layer *
+static struct image *
 open_image (struct served_image *served, struct store *store,
             const char *path, const struct stat *st,
             const struct purpose *purpose)
@@ -190,7 +190,7 @@ open_image (struct served_image *served, struct store *store,
     .want_data_file = config.data_file != NULL,
     .warn = !served->warned,
   };
-  struct layer *image = NULL;
+  struct image *image = NULL;
 
   if (named_files_init (&files, path, st) < 0) {
     nbdkit_error ("malloc: %m");
@@ -217,7 +217,7 @@ served_image_validate (struct served_image *served)
   uint32_t magic;
   struct stat st;
   struct store *store;
-  struct layer *image;
+  struct image *image;
   const int fd = open_local (served, false, &st);
 
   if (fd == -1)
@@ -253,7 +253,7 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   const int fd = open_local (served, writable, &st);
   struct purpose purpose = { .snapshot = snapshot, .lock = config.lock,
                              .serve = true };
-  struct store *store;
+  struct store *store, *data;
 
   o->key = key_of (fd, &st);
   o->has_failed = has_failed (served, &o->key);
@@ -289,10 +289,10 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
                          &st, &purpose);
   if (o->image == NULL)
     return -1;
+  data = image_data_file (o->image);
   /* It may have refused to be written to: others may, then. */
-  return config.lock && o->image->external && !config.data_is_nbd
-    && store_file_lock (o->image->data, image_is_writable (o->image)) < 0
-    ? -1 : 0;
+  return config.lock && data && !config.data_is_nbd
+    && store_file_lock (data, image_is_writable (o->image)) < 0 ? -1 : 0;
 }
 
 void

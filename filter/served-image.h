@@ -48,7 +48,7 @@ struct served_image {
 
 /* An image, or a snapshot in it, that is open. */
 struct open_image {
-  struct layer *image;
+  struct image *image;
   struct image_write_env write_env; /* for as long as the image is open */
   struct image_key key;
   bool has_failed;              /* changes were lost before it was opened:
