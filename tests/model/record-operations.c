@@ -3,8 +3,8 @@
  *
  * For changes that must not change behaviour: built in two trees, this prints
  * the same if in both the crash tests' workloads lead to the same operations,
- * with the same bytes, in the same order.  Workloads with a request that is
- * stopped half-way are left out: in these the order is up to the threads.
+ * with the same bytes, in the same order.  Requests that the tests do while
+ * another one is stopped are left out: their order is up to the threads.
  *
  *   record-operations [ROUNDS]   random workloads for each image; default 20
  *   record-operations -u [ROUNDS]
@@ -83,17 +83,18 @@ print_op (const struct memory_op *op)
           op->length, hash_op (0, op), op->failed ? " failed" : "");
 }
 
-static bool
-has_threads (const struct workload *workload)
+/* One request after the other, whatever the workload has in mind. */
+static void
+take_turns (struct workload *workload)
 {
-  for (size_t i = 0; i < workload->steps; i++)
-    if (workload->step[i].pause.nth || workload->step[i].n_during)
-      return true;
-  return false;
+  for (size_t i = 0; i < workload->steps; i++) {
+    workload->step[i].pause.nth = 0;
+    workload->step[i].n_during = 0;
+  }
 }
 
 static void
-record (const struct workload *workload, uint64_t number)
+record (struct workload *workload, uint64_t number)
 {
   struct world w;
 
@@ -101,8 +102,9 @@ record (const struct workload *workload, uint64_t number)
       && (strcmp (workload->spec->name, only_image)
           || strcmp (workload->name, only_name) || number != only_number))
     return;
-  if (has_threads (workload) || (unordered && workload->fault.nth))
+  if (unordered && workload->fault.nth)
     return;
+  take_turns (workload);
 
   world_open (&w, workload->spec, workload->l2_cache);
   w.log.fault = workload->fault;
