@@ -89,7 +89,7 @@ writer_fail (struct writer *w, bool corrupt, const char *why)
   report_error ("%s: %s; the image refuses all further writes%s",
                 layer->file->name, why,
                 corrupt ? " and is marked corrupt: see qemu-img check"
-                        : " until the server is started again");
+                        : " until nbdkit is started again");
   if (corrupt && h->version >= 3
       && commit_patch_header (w, offsetof (struct qcow2_header,
                                            incompatible_features),
