@@ -28,10 +28,9 @@
 #include "base/bits.h"
 #include "base/cleanup.h"
 #include "base/mutant.h"
-#include "base/pause-point.h"
+#include "data/bitmap-tracker.h"
 #include "data/read.h"
 #include "data/write.h"
-#include "image/bitmap.h"
 #include "image/writer.h"
 #include "map/mapping.h"
 
@@ -79,39 +78,6 @@ begin (struct layer *layer)
     w->settled = false;
   }
   return r;
-}
-
-/* Counts a change of a guest range as in flight, with the bitmaps open and the
- * change recorded.
- */
-static int
-enter_change (struct layer *layer, uint64_t count, uint64_t offset,
-              struct inflight_ticket *ticket)
-{
-  struct writer *w = layer->writer;
-  int r;
-
-  if (MUTANT (bitmap_look_first) && w->tracking
-      && w->bitmaps_open == BITMAPS_OPEN) {
-    PAUSE_POINT ("change: looked first");
-    *ticket = inflight_enter (&w->inflight);
-    bitmap_record (layer, count, offset);
-    return 0;
-  }
-  for (;;) {
-    *ticket = inflight_enter (&w->inflight);
-    PAUSE_POINT ("change: in flight");
-    if (!w->tracking)
-      return 0;
-    if (w->bitmaps_open == BITMAPS_OPEN) {
-      PAUSE_POINT ("change: bitmaps are open");
-      bitmap_record (layer, count, offset);
-      return 0;
-    }
-    inflight_leave (&w->inflight, *ticket);
-    if ((r = bitmap_open (w)) < 0)
-      return r;
-  }
 }
 
 static int
@@ -725,7 +691,8 @@ layer_write (struct layer *layer, const void *buf, size_t count,
   do {
     struct inflight_ticket ticket;
 
-    if ((r = enter_change (layer, count, offset, &ticket)) < 0)
+    if ((r = tracker_change_enter (w->tracker, &w->inflight, count, offset,
+                                   &ticket)) < 0)
       return r;
     r = write_range (layer, buf, count, offset);
     inflight_leave (&w->inflight, ticket);
@@ -1000,7 +967,8 @@ zero_or_trim (const struct zeroing *z, uint64_t count, uint64_t offset)
   do {
     struct inflight_ticket ticket;
 
-    if ((r = enter_change (layer, count, offset, &ticket)) < 0)
+    if ((r = tracker_change_enter (w->tracker, &w->inflight, count, offset,
+                                   &ticket)) < 0)
       return r;
     r = zero_range (z, count, offset);
     inflight_leave (&w->inflight, ticket);

@@ -17,7 +17,8 @@
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
-#include "image/bitmap.h"
+#include "disk/bitmap-directory.h"
+#include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
 #include "image/layer-open.h"
@@ -177,7 +178,7 @@ image_open (struct store *store, const struct image_options *options,
   else
     r = open_chain (image, store, options);
   if (r == 0 && options->bitmap)
-    r = bitmap_show (image, options->bitmap);
+    r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0 && options->write_env)
@@ -248,7 +249,8 @@ image_describe (const struct image *image)
     fputs (", zstd", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
-             layer->geo.data_file_raw ? "raw " : "", base_name (layer->clusters->name));
+             layer->geo.data_file_raw ? "raw " : "",
+             base_name (layer->clusters->name));
   if (layer->backing)
     fprintf (f, ", backing file %s", base_name (layer->backing->file->name));
   if (fclose (f) != 0) {

@@ -17,11 +17,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/bitmap.h"
 #include "image/check.h"
 #include "base/cleanup.h"
 #include "base/mutant.h"
 #include "base/pause-point.h"
+#include "data/bitmap-tracker.h"
 #include "disk/snapshot.h"
 #include "image/writer.h"
 
@@ -46,7 +46,6 @@ writer_open (struct layer *layer, const struct image_write_env *env)
   w->env = env;
   pthread_mutex_init (&w->lock, NULL);
   pthread_mutex_init (&w->start_lock, NULL);
-  pthread_mutex_init (&w->bitmap_lock, NULL);
   pthread_cond_init (&w->commit_done, NULL);
   pthread_cond_init (&w->ranges.released, NULL);
   inflight_init (&w->inflight);
@@ -61,6 +60,7 @@ writer_close (struct layer *layer)
 
   if (w == NULL)
     return;
+  tracker_stop (w->tracker);
   refcount_close (w);
   free (w->unlinked.item);
   free (w->durable.item);
@@ -68,7 +68,6 @@ writer_close (struct layer *layer)
   free (w->l1_dirty);
   pthread_cond_destroy (&w->ranges.released);
   pthread_cond_destroy (&w->commit_done);
-  pthread_mutex_destroy (&w->bitmap_lock);
   pthread_mutex_destroy (&w->start_lock);
   pthread_mutex_destroy (&w->lock);
   free (w);
@@ -229,7 +228,7 @@ start (struct writer *w)
   }
   if ((r = repair_dirty (w)) < 0
       || (r = clear_autoclear (w)) < 0
-      || (r = bitmap_start (w)) < 0)
+      || (r = tracker_start (w, &w->tracker)) < 0)
     return r;
   return extend_raw_file (layer);
 }
@@ -242,7 +241,8 @@ writer_start (struct writer *w)
     const int r = start (w);
 
     if (r == -ENOSPC && !w->failed) { /* there may be space another time */
-      bitmap_stop (w);
+      tracker_stop (w->tracker);
+      w->tracker = NULL;
       refcount_close (w);
       return r;
     }
@@ -343,7 +343,7 @@ layer_settle (struct layer *layer, bool idle)
     r = commit (w);
   }
   if (r == 0) {
-    r = bitmap_close (w);
+    r = tracker_store (w->tracker);
     if (r == -EBUSY && idle) {  /* somebody came in between: next time */
       w->settled = false;
       return 0;

@@ -4,8 +4,8 @@
  * Shared by write.c (guest requests), refcount.c (allocation), commit.c (the
  * order of metadata writes) and session.c (first change, idle, end).
  *
- * Lock order: bitmap_lock, commit turn (writer->committing), writer->lock, the table
- * cache's load locks, the table cache's lock.  writer->lock is never held
+ * Lock order: the tracker's lock, commit turn (writer->committing),
+ * writer->lock, the table cache's load locks, the table cache's lock.  writer->lock is never held
  * across guest data I/O; it is held while refcount blocks are read.
  */
 
@@ -50,12 +50,7 @@ struct cluster_set {
   size_t room, count;           /* room is 0 or a power of 2 */
 };
 
-/* Are the bitmaps that record changes marked in use on disk? */
-enum bitmaps_state {
-  BITMAPS_CLOSED,               /* none is: to be changed before a change */
-  BITMAPS_OPEN,                 /* all are */
-  BITMAPS_UNCLEAR,              /* between the two, or something failed */
-};
+struct tracker;
 
 struct writer {
   struct layer *layer;
@@ -109,10 +104,7 @@ struct writer {
   uint64_t unlinked_bytes;      /* in the first */
   _Atomic uint64_t freed_bytes; /* in all three */
 
-  /* Bitmaps that record changes; see bitmap.c. */
-  bool tracking;
-  atomic_int bitmaps_open;      /* enum bitmaps_state */
-  pthread_mutex_t bitmap_lock;
+  struct tracker *tracker;      /* of bitmaps; NULL: none records changes */
 
   /* Commits. */
   bool committing;

@@ -92,6 +92,23 @@ layer_l2_index (const struct layer *layer, uint64_t offset)
   return geometry_l2_index (&layer->geo, offset);
 }
 
+/* How much of the guest's disk one L2 table describes, and how much of that
+ * lies behind a guest offset.
+ */
+static inline uint64_t
+layer_table_reach (const struct layer *layer)
+{
+  return UINT64_C (1) << geometry_table_bits (&layer->geo);
+}
+
+static inline uint64_t
+layer_left_in_table (const struct layer *layer, uint64_t offset)
+{
+  const uint64_t reach = layer_table_reach (layer);
+
+  return reach - (offset & (reach - 1));
+}
+
 /* Does a guest offset read as zeros where this layer has nothing? */
 static inline bool
 layer_nothing_below (const struct layer *layer, uint64_t offset)

@@ -98,6 +98,15 @@ void table_cache_drop (struct layer *layer);
 uint32_t l2_table_same (const struct l2_table *t, uint32_t index,
                         uint32_t max);
 
+/* One entry of a compact table. */
+static inline enum l2_state
+l2_table_state (const struct l2_table *t, uint32_t index)
+{
+  const uint8_t *states = (const uint8_t *) t->payload;
+
+  return (states[index / 4] >> (index % 4 * 2)) & 3;
+}
+
 /* One entry.  The bitmap is 0 without extended L2. */
 static inline uint64_t
 l2_table_get (const struct l2_table *t, uint32_t index, uint64_t *bitmap)
@@ -106,12 +115,11 @@ l2_table_get (const struct l2_table *t, uint32_t index, uint64_t *bitmap)
 
   *bitmap = 0;
   if (t->compact) {
-    const uint8_t *states = (const uint8_t *) t->payload;
     const uint64_t offset =
       (((uint64_t) t->l1_index << layer->geo.l2_bits) + index)
       << layer->geo.cluster_bits;
 
-    switch ((states[index / 4] >> (index % 4 * 2)) & 3) {
+    switch (l2_table_state (t, index)) {
     case L2_ZERO:
       return QCOW2_L2_ZERO;
     case L2_DATA:

@@ -21,10 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/bitmap.h"
 #include "base/cleanup.h"
 #include "base/mutant.h"
-#include "disk/snapshot.h"
+#include "disk/metadata-walk.h"
 #include "image/writer.h"
 
 /* Bytes of clean refcount blocks that stay in memory. */
@@ -676,75 +675,33 @@ refcount_repair (struct writer *w, const uint32_t *counts, uint64_t clusters)
 
 /* --- start and end --- */
 
-/* Puts the clusters of a table into the set; they must not be in it. */
 static int
-claim (struct writer *w, uint64_t offset, uint64_t bytes)
+fail_overlap (struct writer *w)
+{
+  return writer_fail (w, true, "two metadata structures overlap");
+}
+
+/* Puts the clusters of a structure into the set; they must not be in it.  Only
+ * an active L2 table may be a snapshot's, too.
+ */
+static int
+claim (struct writer *w, const struct metadata_range *m)
 {
   const unsigned bits = w->layer->geo.cluster_bits;
+  uint64_t last;
+  int r;
 
-  if (bytes == 0)
+  if (m->length == 0)
     return 0;
-  for (uint64_t c = offset >> bits; c <= (offset + bytes - 1) >> bits; c++) {
-    int r;
-
-    if (set_contains (&w->metadata, c))
-      return writer_fail (w, true, "two metadata structures overlap");
+  last = (m->offset + m->length - 1) >> bits;
+  for (uint64_t c = m->offset >> bits; c <= last; c++) {
+    if (set_contains (&w->metadata, c)
+        || (m->kind != METADATA_L2
+            && set_contains (&w->snapshot_tables, c)))
+      return fail_overlap (w);
     if ((r = metadata_add (w, c)) < 0)
       return r;
   }
-  return 0;
-}
-
-static int
-claim_bitmap_range (void *opaque, const char *what, uint64_t offset,
-                    uint64_t length)
-{
-  (void) what;
-  return claim (opaque, offset, length);
-}
-
-/* The L1 table of a snapshot. */
-static int
-claim_snapshot (struct writer *w, const struct snapshot *s)
-{
-  const uint64_t bytes = (uint64_t) s->l1_entries * sizeof (be64);
-  const uint64_t size = layer_file_size (w->layer);
-
-  if (bytes > QCOW2_MAX_L1_BYTES || s->l1_offset > size
-      || bytes > size - s->l1_offset
-      || s->l1_offset & (cluster_size (w) - 1))
-    return writer_fail (w, true, "the L1 table of a snapshot is misplaced");
-  return claim (w, s->l1_offset, bytes);
-}
-
-/* Calls fn for the cluster of each L2 table of a snapshot. */
-static int
-walk_snapshot_tables (struct writer *w, const struct snapshot *s,
-                      int (*fn) (struct writer *w, uint64_t cluster))
-{
-  const size_t bytes = s->l1_entries * sizeof (be64);
-  CLEANUP_FREE be64 *l1 = NULL;
-  int r;
-
-  l1 = malloc (bytes + 1);
-  if (l1 == NULL)
-    return -ENOMEM;
-  r = store_pread (w->layer->file, l1, bytes, s->l1_offset);
-  for (uint32_t i = 0; r == 0 && i < s->l1_entries; i++) {
-    const uint64_t host = be64_get (l1[i]) & QCOW2_L1_OFFSET;
-
-    if (host)
-      r = fn (w, host >> w->layer->geo.cluster_bits);
-  }
-  return r;
-}
-
-/* While the set has no L2 tables yet. */
-static int
-check_snapshot_table (struct writer *w, uint64_t cluster)
-{
-  if (set_contains (&w->metadata, cluster))
-    return writer_fail (w, true, "two metadata structures overlap");
   return 0;
 }
 
@@ -752,15 +709,36 @@ check_snapshot_table (struct writer *w, uint64_t cluster)
  * long as we write.
  */
 static int
-add_snapshot_table (struct writer *w, uint64_t cluster)
+claim_snapshot_table (struct writer *w, const struct metadata_range *m)
 {
+  const uint64_t cluster = m->offset >> w->layer->geo.cluster_bits;
   CLEANUP_FREE uint64_t *old = NULL;
   int r;
 
+  if (m->length == 0)
+    return 0;
+  if (set_contains (&w->metadata, cluster))
+    return fail_overlap (w);
   if ((r = set_reserve (&w->snapshot_tables, &old)) < 0)
     return r;
   set_insert (&w->snapshot_tables, cluster);
-  return metadata_add (w, cluster);
+  return 0;
+}
+
+static int
+claim_range (void *opaque, const struct metadata_range *m)
+{
+  struct writer *w = opaque;
+  const uint64_t size = layer_file_size (w->layer);
+
+  if (m->snapshot && m->kind == METADATA_L2)
+    return claim_snapshot_table (w, m);
+  if (m->snapshot
+      && (m->length > QCOW2_MAX_L1_BYTES || m->offset > size
+          || m->length > size - m->offset
+          || m->offset & (cluster_size (w) - 1)))
+    return writer_fail (w, true, "the L1 table of a snapshot is misplaced");
+  return claim (w, m);
 }
 
 bool
@@ -773,46 +751,18 @@ static int
 claim_tables (struct writer *w)
 {
   const struct layer *layer = w->layer;
-  const struct header *h = &layer->header;
-  const uint64_t size = cluster_size (w);
-  const struct snapshot_list *list = layer->snapshots;
-  int r;
+  const struct metadata_source source = {
+    .file = layer->file, .file_size = layer_file_size (layer),
+    .header = &layer->header, .snapshots = layer->snapshots,
+    .bitmaps = layer->bitmaps,
+  };
+  const struct cluster_set *s = &w->snapshot_tables;
+  int r = metadata_walk (&source, claim_range, w);
 
-  if ((r = claim (w, 0, size)) < 0
-      || (r = claim (w, h->l1_offset, h->l1_entries * sizeof (be64))) < 0
-      || (r = claim (w, h->reftable_offset,
-                     (uint64_t) h->reftable_clusters * size)) < 0)
-    return r;
-  if (list) {
-    if ((r = claim (w, h->snapshots_offset, list->bytes)) < 0)
-      return r;
-    for (size_t i = 0; i < list->count; i++)
-      if ((r = claim_snapshot (w, &list->snapshot[i])) < 0)
-        return r;
-  }
-  for (uint64_t i = 0; i < w->reftable_entries; i++) {
-    const uint64_t host = be64_get (w->reftable[i]) & QCOW2_REFTABLE_OFFSET;
-
-    if (host && (r = claim (w, host, size)) < 0)
-      return r;
-  }
-  if ((r = bitmap_walk_ranges (w->layer, claim_bitmap_range, w)) < 0)
-    return r;
-  for (size_t i = 0; list && i < list->count; i++)
-    if ((r = walk_snapshot_tables (w, &list->snapshot[i],
-                                   check_snapshot_table)) < 0)
-      return r;
-  for (uint32_t i = 0; i < layer->l1_entries; i++) {
-    const uint64_t host = layer_l2_offset (layer, i);
-
-    if (host && (r = claim (w, host, size)) < 0)
-      return r;
-  }
-  for (size_t i = 0; list && i < list->count; i++)
-    if ((r = walk_snapshot_tables (w, &list->snapshot[i],
-                                   add_snapshot_table)) < 0)
-      return r;
-  return 0;
+  for (size_t i = 0; r == 0 && i < s->room; i++)
+    if (s->slot[i])
+      r = metadata_add (w, s->slot[i] - 1);
+  return r;
 }
 
 int
