@@ -303,6 +303,14 @@ image_has_failed (const struct image *image)
   return w && w->failed && !w->refused;
 }
 
+bool
+image_is_unchanged (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started || !w->active;
+}
+
 int
 image_write (struct image *image, const void *buf, size_t count,
              uint64_t offset)

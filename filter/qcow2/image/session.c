@@ -89,7 +89,7 @@ writer_fail (struct writer *w, bool corrupt, const char *why)
   report_error ("%s: %s; the image refuses all further writes%s",
                 layer->file->name, why,
                 corrupt ? " and is marked corrupt: see qemu-img check"
-                        : " until it is closed and opened again");
+                        : " until the server is started again");
   if (corrupt && h->version >= 3
       && commit_patch_header (w, offsetof (struct qcow2_header,
                                            incompatible_features),
@@ -315,14 +315,15 @@ int
 layer_settle (struct layer *layer, bool idle)
 {
   struct writer *w = layer->writer;
-  bool was_settled;
+  bool was_active, was_settled;
   int r = 0;
 
   if (w == NULL || !w->started || w->start_error)
     return 0;
   if (w->failed)
     return -EIO;                /* reported when it failed */
-  if (idle && atomic_exchange (&w->active, false))
+  was_active = atomic_exchange (&w->active, false);
+  if (idle && was_active)
     return 0;                   /* next time */
 
   PAUSE_POINT ("settle: nothing was active");
