@@ -11,7 +11,7 @@
 #include "base/cleanup.h"
 #include "base/mutant.h"
 #include "data/bitmap-tracker.h"
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/writer.h"
 #include "disk/metadata-walk.h"
 #include "image/repair.h"
