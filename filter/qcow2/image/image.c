@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
@@ -21,6 +21,7 @@
 #include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
+#include "image/image.h"
 #include "image/layer-open.h"
 #include "image/settle.h"
 #include "image/writer.h"
