@@ -175,9 +175,10 @@ check_format (const struct store *of, unsigned depth, struct store *file,
     return 0;
   is_qcow2 = be32_get (magic) == QCOW2_MAGIC;
   if (format == IMAGE_QCOW2 && !is_qcow2) {
-    report_error ("%s: the backing file %s is not a qcow2 image, as %s says",
-                  of->name, file->name,
-                  given ? "qcow2ext-backing-format=" : "the image");
+    report_error ("%s: the backing file %s is not a qcow2 image, as %s",
+                  of->name, file->name, given ? "qcow2ext-backing-format= says"
+                  : "the image says; give its format with "
+                  "qcow2ext-backing-format=");
     return -EINVAL;
   }
   if (format == IMAGE_RAW && is_qcow2 && given_format (depth, true))
