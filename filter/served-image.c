@@ -189,6 +189,7 @@ open_image (struct served_image *served, struct store *store,
     .check = config.check && purpose->snapshot == NULL,
     .want_data_file = config.data_file != NULL,
     .warn = !served->warned,
+    .warn_bitmaps = !served->warned_bitmaps,
   };
   struct image *image = NULL;
 
@@ -209,6 +210,8 @@ open_image (struct served_image *served, struct store *store,
   }
   named_files_free (&files);
   served->warned = true;
+  if (image && image_is_writable (image))
+    served->warned_bitmaps = true;
   return image;
 }
 

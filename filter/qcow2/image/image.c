@@ -17,12 +17,14 @@
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
-#include "image/bitmap.h"
+#include "disk/bitmap-directory.h"
+#include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
 #include "image/layer-open.h"
+#include "image/settle.h"
 #include "image/writer.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 /* --- opening and closing --- */
 
@@ -72,7 +74,7 @@ open_chain (struct image *image, struct store *store,
 
   if ((r = layer_open (store, IMAGE_QCOW2, options, 0, &image->top)) < 0)
     return r;
-  image->tables = table_cache_new (options->l2_cache_size);
+  image->tables = l2_cache_new (options->l2_cache_size);
   image->decoded = decoded_cache_new (options->decoded_cache_size);
   if (image->tables == NULL || image->decoded == NULL)
     return -ENOMEM;
@@ -133,9 +135,26 @@ why_read_only (const struct image *image, const struct image_write_env *env)
   return env->refuse (env->opaque, layer->geo.has_data_file);
 }
 
-static int
-open_for_writing (struct image *image, const struct image_write_env *env)
+/* A backup program trusts a bitmap to record, unless it is told. */
+static void
+warn_about_bitmaps (const struct layer *layer)
 {
+  const struct bitmap_list *list = layer->bitmaps;
+
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((list->bitmap[i].flags & QCOW2_BITMAP_AUTO)
+        && !list->bitmap[i].usable)
+      report_warning ("%s: bitmap \"%s\" is marked as in use or is damaged (a "
+                      "program that recorded in it was killed?) and does not "
+                      "record what is written from now on; make a new one in "
+                      "its place, with a full backup",
+                      layer->file->name, list->bitmap[i].name);
+}
+
+static int
+open_for_writing (struct image *image, const struct image_options *options)
+{
+  const struct image_write_env *env = options->write_env;
   const char *why = why_read_only (image, env);
 
   if (why) {
@@ -143,6 +162,8 @@ open_for_writing (struct image *image, const struct image_write_env *env)
                     image->top->file->name, why);
     return 0;
   }
+  if (options->warn_bitmaps)
+    warn_about_bitmaps (image->top);
   return writer_open (image->top, env);
 }
 
@@ -158,11 +179,11 @@ image_open (struct store *store, const struct image_options *options,
   else
     r = open_chain (image, store, options);
   if (r == 0 && options->bitmap)
-    r = bitmap_show (image, options->bitmap);
+    r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0 && options->write_env)
-    r = open_for_writing (image, options->write_env);
+    r = open_for_writing (image, options);
 
   if (r < 0) {
     if (r == -ENOMEM)
@@ -185,10 +206,10 @@ image_close (struct image *image)
     next = layer->backing;
     writer_close (layer);
     if (layer->l2 && layer->tables)
-      table_cache_drop (layer);
+      l2_cache_drop (layer);
     layer_close (layer);
   }
-  table_cache_free (image->tables);
+  l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
   free (image->exported_table);
   free (image);
@@ -229,7 +250,8 @@ image_describe (const struct image *image)
     fputs (", zstd", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
-             layer->geo.data_file_raw ? "raw " : "", base_name (layer->clusters->name));
+             layer->geo.data_file_raw ? "raw " : "",
+             base_name (layer->clusters->name));
   if (layer->backing)
     fprintf (f, ", backing file %s", base_name (layer->backing->file->name));
   if (fclose (f) != 0) {
@@ -300,7 +322,7 @@ image_has_failed (const struct image *image)
 {
   const struct writer *w = image->top->writer;
 
-  return w && w->failed && !w->refused;
+  return w && !health_ok (&w->health) && !w->refused;
 }
 
 bool
