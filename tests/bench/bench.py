@@ -317,7 +317,7 @@ class Files:
     def fragmented_map(self):
         """64 GiB, every eighth cluster with data."""
         if self.once("fragmented"):
-            sys.path.insert(0, os.path.dirname(here))
+            sys.path.insert(0, os.path.join(here, "..", "lib"))
             import mkimage
             img = mkimage.Image(64 * GiB, data_file="fragmented.raw")
             for gc in range(0, 64 * GiB // CLUSTER, 8):
