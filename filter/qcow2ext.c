@@ -63,7 +63,7 @@ struct session {
   char *snapshot;               /* ID or name; NULL: the live disk */
   bool writable;                /* asked for; the image may refuse */
   unsigned handles;
-  struct layer *image;
+  struct image *image;
   struct image_write_env write_env; /* for as long as the image is open */
   char *description;
 };
@@ -220,7 +220,7 @@ struct purpose {
 /* Opens the image in store and what it refers to.  path is that of the
  * image, if it is a local file.  Takes the store.
  */
-static struct layer *
+static struct image *
 open_image (struct store *store, const char *path, const struct stat *st,
             const struct purpose *purpose)
 {
@@ -241,7 +241,7 @@ open_image (struct store *store, const char *path, const struct stat *st,
     .want_data_file = config.data_file != NULL,
     .warn = !warned,
   };
-  struct layer *image = NULL;
+  struct image *image = NULL;
 
   if (named_files_init (&files, path, st) < 0) {
     nbdkit_error ("malloc: %m");
@@ -268,7 +268,7 @@ validate_local (void)
   uint32_t magic;
   struct stat st;
   struct store *store;
-  struct layer *image;
+  struct image *image;
   const int fd = open_local (false, &st);
 
   if (fd == -1)
@@ -425,8 +425,8 @@ open_session (struct session *s, nbdkit_backend *backend)
   /* It may have refused to be written to: others may, then. */
   s->writable = image_is_writable (s->image);
   if (lock_image () < 0
-      || (config.lock && s->image->external && !config.data_is_nbd
-          && store_file_lock (s->image->data, s->writable) < 0))
+      || (config.lock && image_data_file (s->image) && !config.data_is_nbd
+          && store_file_lock (image_data_file (s->image), s->writable) < 0))
     return -1;
   s->description = image_describe (s->image);
   return 0;
@@ -610,7 +610,7 @@ qcow2ext_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
   if (s == NULL)
     return -1;
   r = nbdkit_add_export (exports, "", s->description);
-  list = s->image->snapshots;
+  list = image_snapshots (s->image);
   for (size_t i = 0; r == 0 && i < list->count && i < MAX_EXPORTS - 1; i++)
     r = add_snapshot_export (exports, &list->snapshot[i]);
   if (list->count > MAX_EXPORTS - 1)
@@ -627,7 +627,7 @@ qcow2ext_default_export (nbdkit_next_default_export *next,
   return "";
 }
 
-static struct layer *
+static struct image *
 image_of (void *handle)
 {
   return ((struct handle *) handle)->session->image;
@@ -636,7 +636,7 @@ image_of (void *handle)
 static int64_t
 qcow2ext_get_size (nbdkit_next *next, void *handle)
 {
-  return image_of (handle)->size;
+  return image_size (image_of (handle));
 }
 
 static const char *
@@ -649,10 +649,8 @@ static int
 qcow2ext_block_size (nbdkit_next *next, void *handle, uint32_t *minimum,
                      uint32_t *preferred, uint32_t *maximum)
 {
-  const struct layer *image = image_of (handle);
-
   *minimum = 1;
-  *preferred = UINT32_C (1) << image->unit_bits;
+  *preferred = image_subcluster_size (image_of (handle));
   if (*preferred < 4096)
     *preferred = 4096;
   *maximum = UINT32_MAX;
@@ -719,7 +717,7 @@ qcow2ext_pread (nbdkit_next *next, void *handle, void *buf, uint32_t count,
 
 /* What a change with FUA has to add. */
 static int
-done_change (struct layer *image, int r, uint32_t flags, int *err)
+done_change (struct image *image, int r, uint32_t flags, int *err)
 {
   if (r == 0 && (flags & NBDKIT_FLAG_FUA))
     r = image_flush (image);
@@ -730,7 +728,7 @@ static int
 qcow2ext_pwrite (nbdkit_next *next, void *handle, const void *buf,
                  uint32_t count, uint64_t offset, uint32_t flags, int *err)
 {
-  struct layer *image = image_of (handle);
+  struct image *image = image_of (handle);
 
   return done_change (image, image_write (image, buf, count, offset), flags,
                       err);
@@ -740,7 +738,7 @@ static int
 qcow2ext_zero (nbdkit_next *next, void *handle, uint32_t count,
                uint64_t offset, uint32_t flags, int *err)
 {
-  struct layer *image = image_of (handle);
+  struct image *image = image_of (handle);
   const unsigned how =
     (flags & NBDKIT_FLAG_MAY_TRIM ? IMAGE_ZERO_UNMAP : 0)
     | (flags & NBDKIT_FLAG_FAST_ZERO ? IMAGE_ZERO_FAST : 0);
@@ -753,7 +751,7 @@ static int
 qcow2ext_trim (nbdkit_next *next, void *handle, uint32_t count,
                uint64_t offset, uint32_t flags, int *err)
 {
-  struct layer *image = image_of (handle);
+  struct image *image = image_of (handle);
 
   return done_change (image, image_trim (image, count, offset), flags, err);
 }

@@ -220,11 +220,11 @@ store_image_is_local (const struct store *store)
 }
 
 const char *
-store_image_refuse (void *opaque, const struct layer *image)
+store_image_refuse (void *opaque, bool has_data_file)
 {
   struct store_image *s = opaque;
 
-  s->pair = image->external;
+  s->pair = has_data_file;
   if (s->pair && (s->own == NULL || s->own->readonly)
       && !config.trust_below)
     return "it has an external data file, and is not a local file that we "

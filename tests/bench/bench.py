@@ -340,10 +340,10 @@ class Files:
                 # Not as long as the disk: file systems do not have that.
                 options = ["--data-file", "huge.raw",
                            "--data-file-out", self.path("huge.raw")]
-                run(sys.executable, os.path.join(here, "../mkimage.py"),
+                run(sys.executable, os.path.join(here, "../lib/mkimage.py"),
                     self.path("huge-small.qcow2"), "--data", "0=7", *options)
                 options = options[:2]
-            run(sys.executable, os.path.join(here, "../mkimage.py"),
+            run(sys.executable, os.path.join(here, "../lib/mkimage.py"),
                 self.path(name), "--size", "64T", "--data", "0=7", *options)
         return name, name
 

@@ -463,7 +463,7 @@ struct run {
   const struct race *race;
   struct memory_file file[MEMORY_FILES];
   struct memory_log log;
-  struct layer *image;
+  struct image *image;
   size_t events;
   struct done done[MAX_ALL];    /* thread by thread, MAX_REQUESTS each */
   uint8_t *initial;             /* before the threads */
@@ -498,7 +498,7 @@ fail (struct run *run, const char *fmt, ...)
 }
 
 static int
-do_request (struct layer *image, const struct request *q, uint8_t *content)
+do_request (struct image *image, const struct request *q, uint8_t *content)
 {
   int r;
 
