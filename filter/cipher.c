@@ -12,8 +12,6 @@
 
 #include "build-config.h"
 
-#ifdef HAVE_LIBGCRYPT
-
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -240,5 +238,3 @@ pbkdf2 (enum luks_hash hash, const void *passphrase, size_t length,
   }
   return 0;
 }
-
-#endif /* HAVE_LIBGCRYPT */

@@ -34,8 +34,6 @@
 #include "secret.h"
 #include "store-crypt.h"
 
-#ifdef HAVE_LIBGCRYPT
-
 struct volume {
   struct volume *next;
   uint8_t header[LUKS_HEADER_BYTES];
@@ -54,17 +52,22 @@ int
 encryption_set_passphrase (char *passphrase)
 {
   const size_t n = strlen (passphrase);
+  bool ok = false;
 
-  if (load_libgcrypt () == 0) {
+  if (phrase || n == 0)
+    report_error ("qcow2ext-passphrase: the pass phrase is %s",
+                  phrase ? "given twice" : "empty");
+  else if (load_libgcrypt () == 0) {
     phrase = secret_alloc (n + 1);
     if (phrase)
       memcpy (phrase, passphrase, n);
     else
       report_error ("mmap: %m");
+    ok = phrase != NULL;
   }
   explicit_bzero (passphrase, n);
   free (passphrase);
-  return phrase ? 0 : -1;
+  return ok ? 0 : -1;
 }
 
 bool
@@ -196,8 +199,9 @@ open_cipher (struct store *file, uint64_t offset, const uint8_t *bytes,
 }
 
 int
-encryption_open (struct store *file, uint64_t offset, uint64_t length,
-                 struct store *clusters, struct store **result)
+encryption_open (void *opaque, struct store *file, uint64_t offset,
+                 uint64_t length, struct store *clusters,
+                 struct store **result)
 {
   uint8_t bytes[LUKS_HEADER_BYTES];
   struct cipher *cipher = NULL;
@@ -205,6 +209,7 @@ encryption_open (struct store *file, uint64_t offset, uint64_t length,
   uint64_t size;
   int r;
 
+  (void) opaque;
   if ((r = store_get_size (file, &size)) < 0
       || (r = store_pread (file, bytes, sizeof bytes, offset)) < 0) {
     report_error ("%s: the LUKS header cannot be read: %s", file->name,
@@ -223,46 +228,9 @@ encryption_open (struct store *file, uint64_t offset, uint64_t length,
   r = open_cipher (file, offset, bytes, &h, &cipher);
   if (r < 0)
     return r;
-  *result = store_crypt_new (clusters, clusters != file, cipher);
-  return *result ? 0 : -ENOMEM;
+  clusters = store_crypt_new (clusters, cipher);
+  if (clusters == NULL)
+    return -ENOMEM;
+  *result = clusters;
+  return 0;
 }
-
-#else /* !HAVE_LIBGCRYPT */
-
-int
-encryption_set_passphrase (char *passphrase)
-{
-  explicit_bzero (passphrase, strlen (passphrase));
-  free (passphrase);
-  report_error ("qcow2ext-passphrase: this filter was built without "
-                "libgcrypt, so it cannot open encrypted images");
-  return -1;
-}
-
-bool
-encryption_has_passphrase (void)
-{
-  return false;
-}
-
-void
-encryption_after_fork (void)
-{
-}
-
-void
-encryption_unload (void)
-{
-}
-
-int
-encryption_open (struct store *file, uint64_t offset, uint64_t length,
-                 struct store *clusters, struct store **result)
-{
-  (void) offset, (void) length, (void) clusters, (void) result;
-  report_error ("%s: the image is encrypted (LUKS), and this filter was built "
-                "without libgcrypt, which that needs", file->name);
-  return -ENOTSUP;
-}
-
-#endif

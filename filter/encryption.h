@@ -10,24 +10,25 @@
 
 #include "base/store.h"
 
-/* Sets the pass phrase for all encrypted images, before there are threads.
- * Takes it (from malloc), and wipes what it was given.  Returns 0 or -1
- * (reported).
+/* Sets the pass phrase of all encrypted images, once, before there are
+ * threads.  Takes it (from malloc), and wipes what it was given.  Returns 0 or
+ * -1 (reported).
  */
 int encryption_set_passphrase (char *passphrase);
 bool encryption_has_passphrase (void);
 
-/* Opens the encryption of an image.  The LUKS header and its key slots are
+/* An image_env.open_encrypted.  The LUKS header and its key slots are
  * the length bytes at offset of "file".  *result is a store in front of
- * clusters, which lets what is in them be read and written; it owns clusters
- * only if it is not file.  If this fails, clusters still belongs to the caller.
+ * clusters, which lets what is in them be read and written; clusters still
+ * belongs to the caller, and is closed after it.
  *
  * The first time that a header is seen this takes seconds of CPU time; others
  * wait for it only with the same header.  Returns 0 or a negative errno
  * (reported).
  */
-int encryption_open (struct store *file, uint64_t offset, uint64_t length,
-                     struct store *clusters, struct store **result);
+int encryption_open (void *opaque, struct store *file, uint64_t offset,
+                     uint64_t length, struct store *clusters,
+                     struct store **result);
 
 /* Locks what is secret in the memory of a new process. */
 void encryption_after_fork (void);

@@ -4,8 +4,6 @@
 
 #include "build-config.h"
 
-#ifdef HAVE_LIBGCRYPT
-
 #include <dlfcn.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -84,5 +82,3 @@ relock_libgcrypt (void)
   libgcrypt.control (GCRYCTL_DISABLE_SECMEM_WARN);
   libgcrypt.control (GCRYCTL_INIT_SECMEM, SECURE_BYTES, 0);
 }
-
-#endif /* HAVE_LIBGCRYPT */

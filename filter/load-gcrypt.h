@@ -11,8 +11,6 @@
 #ifndef QCOW2EXT_LOAD_GCRYPT_H
 #define QCOW2EXT_LOAD_GCRYPT_H
 
-#ifdef HAVE_LIBGCRYPT
-
 #include <gcrypt.h>
 
 #define LIBGCRYPT_FUNCTIONS(f)                                          \
@@ -38,7 +36,5 @@ int load_libgcrypt (void);
  * While nobody uses it.
  */
 void relock_libgcrypt (void);
-
-#endif /* HAVE_LIBGCRYPT */
 
 #endif /* QCOW2EXT_LOAD_GCRYPT_H */

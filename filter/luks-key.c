@@ -10,8 +10,6 @@
 
 #include "build-config.h"
 
-#ifdef HAVE_LIBGCRYPT
-
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -197,5 +195,3 @@ luks_find_key (struct store *store, uint64_t offset,
                 "the image's key slots", store->name);
   return -EACCES;
 }
-
-#endif /* HAVE_LIBGCRYPT */

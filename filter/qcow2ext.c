@@ -36,6 +36,7 @@
 
 #include "base/cleanup.h"
 #include "config.h"
+#include "encryption.h"
 #include "disk/format.h"
 #include "image-lock.h"
 #include "image/image.h"
@@ -228,6 +229,7 @@ open_image (struct store *store, const char *path, const struct stat *st,
   const struct image_env env = {
     .open_data = named_open_data,
     .open_backing = named_open_backing,
+    .open_encrypted = encryption_open,
     .opaque = &files,
   };
   const struct image_options options = {
@@ -239,6 +241,7 @@ open_image (struct store *store, const char *path, const struct stat *st,
     .bitmap = config.bitmap,
     .check = config.check && purpose->snapshot == NULL,
     .want_data_file = config.data_file != NULL,
+    .want_encryption = encryption_has_passphrase (),
     .warn = !warned,
   };
   struct image *image = NULL;
@@ -317,7 +320,10 @@ idle_thread (void *arg)
 static int
 qcow2ext_after_fork (nbdkit_backend *backend)
 {
-  const int err = pthread_create (&idle, NULL, idle_thread, NULL);
+  int err;
+
+  encryption_after_fork ();
+  err = pthread_create (&idle, NULL, idle_thread, NULL);
 
   /* To fail here would be worse: the server has already said that it runs. */
   if (err)
@@ -847,6 +853,11 @@ static const struct {
   { "libdeflate", "yes" },
 #else
   { "libdeflate", "no" },
+#endif
+#ifdef HAVE_LIBGCRYPT
+  { "libgcrypt", "yes" },
+#else
+  { "libgcrypt", "no" },
 #endif
 #ifdef HAVE_LIBNBD
   { "libnbd", "yes" },

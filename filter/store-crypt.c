@@ -17,8 +17,6 @@
 
 #include "build-config.h"
 
-#ifdef HAVE_LIBGCRYPT
-
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +34,6 @@
 struct store_crypt {
   struct store store;           /* its name is that of inner */
   struct store *inner;
-  bool owns_inner;
   struct cipher *cipher;
   struct sector_lock lock;
 };
@@ -207,10 +204,12 @@ crypt_get_size (struct store *store, uint64_t *size)
   return store_get_size (((struct store_crypt *) store)->inner, size);
 }
 
+/* What is given back would not read as zeros. */
 static int
 crypt_discard (struct store *store, uint64_t count, uint64_t offset)
 {
-  return store_discard (((struct store_crypt *) store)->inner, count, offset);
+  (void) store, (void) count, (void) offset;
+  return -ENOTSUP;
 }
 
 static int
@@ -230,8 +229,6 @@ crypt_close (struct store *store)
 {
   struct store_crypt *s = (struct store_crypt *) store;
 
-  if (s->owns_inner)
-    store_close (s->inner);
   cipher_free (s->cipher);
   sector_lock_destroy (&s->lock);
   free (s);
@@ -251,7 +248,7 @@ static const struct store_ops crypt_ops = {
 };
 
 struct store *
-store_crypt_new (struct store *inner, bool owns_inner, struct cipher *cipher)
+store_crypt_new (struct store *inner, struct cipher *cipher)
 {
   struct store_crypt *s = calloc (1, sizeof *s);
 
@@ -268,10 +265,7 @@ store_crypt_new (struct store *inner, bool owns_inner, struct cipher *cipher)
     .encrypted = true,
   };
   s->inner = inner;
-  s->owns_inner = owns_inner;
   s->cipher = cipher;
   sector_lock_init (&s->lock);
   return &s->store;
 }
-
-#endif /* HAVE_LIBGCRYPT */

@@ -5,8 +5,6 @@
 #ifndef QCOW2EXT_STORE_CRYPT_H
 #define QCOW2EXT_STORE_CRYPT_H
 
-#include <stdbool.h>
-
 #include "base/store.h"
 #include "cipher.h"
 
@@ -15,10 +13,9 @@
  * has never been written, or was discarded, does not read as zeros but as
  * noise (store->encrypted).
  *
- * Takes the cipher, and inner if it owns that.  Returns NULL with errno set,
- * having freed the cipher, but not inner.
+ * Takes the cipher, even if this fails, but not inner, which must be closed
+ * after it.  Returns NULL with errno set.
  */
-struct store *store_crypt_new (struct store *inner, bool owns_inner,
-                               struct cipher *cipher);
+struct store *store_crypt_new (struct store *inner, struct cipher *cipher);
 
 #endif /* QCOW2EXT_STORE_CRYPT_H */

@@ -408,7 +408,7 @@ open_crypt (struct memory_file *f, struct memory_log *log,
             const struct vector *v)
 {
   return need (store_crypt_new (store_memory_new (f, log, MEMORY_IMAGE,
-                                                  false), true,
+                                                  false),
                                 vector_cipher (v)));
 }
 
@@ -419,6 +419,14 @@ random_below (uint32_t n)
 
   state = state * UINT64_C (6364136223846793005) + 1442695040888963407;
   return (state >> 33) % n;
+}
+
+/* Closes both. */
+static void
+close_crypt (struct store *s, struct store *inner)
+{
+  store_close (s);
+  store_close (inner);
 }
 
 /* All bytes decrypted apart. */
@@ -653,7 +661,8 @@ open_one (void *arg)
   struct store *file = store_memory_new (o->file, o->log, MEMORY_IMAGE, false);
   struct store *crypt = NULL;
 
-  o->result = encryption_open (file, HEADER_AT, o->length, file, &crypt);
+  o->result = encryption_open (NULL, file, HEADER_AT, o->length, file,
+                               &crypt);
   if (o->result == 0)
     store_close (crypt);
   store_close (file);

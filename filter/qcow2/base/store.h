@@ -56,9 +56,8 @@ struct store_ops {
   int (*zero) (struct store *, uint64_t count, uint64_t offset,
                unsigned flags);
 
-  /* Gives the range back to whoever lent it, if that makes it read as zeros
-   * (as noise, where the store is encrypted); -ENOTSUP, with nothing changed,
-   * if not.
+  /* Gives the range back to whoever lent it, if that makes it read as zeros;
+   * -ENOTSUP, with nothing changed, if not.
    */
   int (*discard) (struct store *, uint64_t count, uint64_t offset);
 
@@ -83,9 +82,9 @@ struct store {
   char *name;                   /* for messages; owned by the store */
   bool fixed_size;              /* a block device: it never grows */
   bool readonly;                /* writing fails */
-  bool encrypted;               /* what was never written, or was discarded,
-                                   reads as noise and not as zeros; zero
-                                   writes, and is never fast */
+  bool encrypted;               /* what was never written reads as noise and
+                                   not as zeros; zero writes, and is never
+                                   fast */
 };
 
 static inline int

@@ -329,6 +329,7 @@ plan_new_place (struct plan *p, uint64_t want)
   if (p->w->failed)
     return -EIO;
   r = refcount_alloc (p->w, n, &p->host, &p->clusters, &p->place_is_zero);
+  p->place_is_zero &= !layer->clusters->encrypted;
   p->allocated = r == 0;
   return r;
 }
@@ -349,6 +350,25 @@ is_hole (struct plan *p)
   }
   p->hole_start = offset;
   return p->hole_end - offset >= p->to - p->from;
+}
+
+/* Where what surrounds guest data ends at the latest.  The guest cannot see
+ * behind its disk, but whoever makes it larger can.  A data file ends where
+ * the disk does, unless what is behind its end does not read as zeros.
+ */
+static uint64_t
+place_end (const struct layer *layer)
+{
+  uint64_t size;
+
+  if (!layer->geo.has_data_file)
+    return UINT64_MAX;
+  if (!layer->clusters->encrypted)
+    return layer->size;
+  if (!layer->clusters->fixed_size
+      || store_get_size (layer->clusters, &size) < 0)
+    return UINT64_MAX;
+  return size;
 }
 
 /* Steps 1 (behind the lock) and 2: [start, end) is a run of one type. */
@@ -390,11 +410,7 @@ make_plan (struct plan *p, const struct run *run, uint64_t end)
   p->stop = min64 (end, p->cluster + (p->clusters << layer->geo.cluster_bits));
   p->from = round_down (p->start, p->whole ? size : layer_subcluster_size (layer));
   p->to = round_up (p->stop, p->whole ? size : layer_subcluster_size (layer));
-  /* The guest cannot see behind its disk, but whoever makes it larger can;
-   * a data file ends where the disk does.
-   */
-  if (layer->geo.has_data_file && p->to > layer->size)
-    p->to = p->stop > layer->size ? p->stop : layer->size;
+  p->to = max64 (p->stop, min64 (p->to, place_end (layer)));
 
   p->fill_is_zero = !layer->geo.extended_l2 || !p->whole || layer->geo.data_file_raw;
   p->fill_is_zero &= run->type == RUN_ZERO
@@ -854,7 +870,7 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
 
   /* The data file's space.  Nobody sees what is there any more. */
   if (r == 0 && layer->geo.has_data_file && z->unmap && changed)
-    store_discard (layer->clusters, *done, offset);
+    store_discard (layer->data_file, *done, offset);
   return r == -EUCLEAN ? fail_on_metadata (w) : r;
 }
 
@@ -976,7 +992,8 @@ check_fast (const struct zeroing *z, uint64_t count, uint64_t offset)
       continue;
     /* What has no flag for it, and parts of what is not ours alone. */
     if ((layer->header.version < 3 && !layer_nothing_below (layer, offset))
-        || (partial && !(run.type == RUN_DATA && run.copied)))
+        || (partial && !(run.type == RUN_DATA && run.copied
+                         && !layer->clusters->encrypted)))
       return -ENOTSUP;
     if (layer->geo.extended_l2 && run.type == RUN_COMPRESSED
         && run.length < layer_cluster_size (layer))

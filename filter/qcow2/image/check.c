@@ -410,6 +410,8 @@ layer_check (struct layer *layer, bool verbose, struct check_result *result)
     return -ENOMEM;
 
   count_range (&c, "header", 0, c.cluster_size);
+  count_range (&c, "LUKS header", layer->header.crypto_offset,
+               layer->header.crypto_length);
   if ((r = count_l1 (&c, layer->header.l1_offset, layer->header.l1_entries))
       == 0
       && (r = count_snapshots (&c)) == 0

@@ -796,7 +796,8 @@ claim_tables (struct writer *w)
     if (host && (r = claim (w, host, size)) < 0)
       return r;
   }
-  if ((r = bitmap_walk_ranges (w->layer, claim_bitmap_range, w)) < 0)
+  if ((r = claim (w, h->crypto_offset, h->crypto_length)) < 0
+      || (r = bitmap_walk_ranges (w->layer, claim_bitmap_range, w)) < 0)
     return r;
   for (size_t i = 0; list && i < list->count; i++)
     if ((r = walk_snapshot_tables (w, &list->snapshot[i],
