@@ -309,6 +309,14 @@ image_is_writable (const struct image *image)
   return image->top->writer != NULL;
 }
 
+bool
+image_has_failed (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w && w->failed && !w->refused;
+}
+
 int
 image_write (struct image *image, const void *buf, size_t count,
              uint64_t offset)

@@ -122,6 +122,11 @@ int image_extents (struct image *image, uint64_t count, uint64_t offset,
  */
 bool image_is_writable (const struct image *image);
 
+/* Has writing ended because of an error, so that what was written since the
+ * last flush may be lost?
+ */
+bool image_has_failed (const struct image *image);
+
 /* Writes guest data.  What has been written is durable after image_flush.
  * Requests that overlap may be done in any order; those that do not overlap
  * never disturb each other.  Return 0 or -errno.
@@ -149,8 +154,10 @@ int image_flush (struct image *image);
 /* Brings the image into the state that it should have while nobody uses it:
  * all durable, nothing leaked, no unused tail.  With idle, only if nothing
  * has happened since the last call with it.  Does nothing if the image was
- * not written to.  Returns 0 or -errno (reported); -EIO if writing has ended
- * because of an error.
+ * not written to.  Returns 0 or -errno: -EIO if writing has ended because of
+ * an error; -ENOSPC or -EDQUOT, not reported, if it may be tried again once
+ * there is space; -EBUSY, not reported, if clients came in between.  All else
+ * is reported.
  */
 int image_settle (struct image *image, bool idle);
 

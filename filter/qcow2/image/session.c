@@ -247,6 +247,7 @@ writer_start (struct writer *w)
       return r;
     }
     w->start_error = r;
+    w->refused = r < 0 && !w->failed;
     if (r < 0)
       w->failed = true;
     w->started = true;
@@ -355,7 +356,7 @@ layer_settle (struct layer *layer, bool idle)
   }
   if (r < 0 || w->active)       /* somebody came in between */
     w->settled = false;
-  if (r < 0)
+  if (r < 0 && r != -ENOSPC && r != -EDQUOT && r != -EBUSY)
     report_error ("%s: what was written since the last flush may not be on "
                   "disk: %s; the image is sound", layer->file->name,
                   strerror (-r));

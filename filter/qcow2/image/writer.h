@@ -66,6 +66,7 @@ struct writer {
   pthread_mutex_t start_lock;   /* held while it is */
   int start_error;              /* what that failed with */
   atomic_bool failed;           /* nothing is written any more */
+  atomic_bool refused;          /* nor was it: writing could not begin */
   bool can_grow;                /* the image file can be resized */
   atomic_bool said_no_space;    /* the log says that it cannot */
   atomic_bool active;           /* written to since settling last looked */
