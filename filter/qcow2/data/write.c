@@ -868,8 +868,12 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
   }
   unlock_table (w);
 
-  /* The data file's space.  Nobody sees what is there any more. */
-  if (r == 0 && layer->geo.has_data_file && z->unmap && changed)
+  /* The data file's space.  Nobody sees what is there any more; but if the
+   * power goes before the entries are durable, the old ones lead there again,
+   * and must find the old data or zeros.
+   */
+  if (r == 0 && layer->geo.has_data_file && z->unmap && changed
+      && (!layer->clusters->encrypted || commit (w) == 0))
     store_discard (layer->data_file, *done, offset);
   return r == -EUCLEAN ? fail_on_metadata (w) : r;
 }
