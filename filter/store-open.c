@@ -20,6 +20,13 @@
 #include "store-nbd.h"
 #include "store-open.h"
 
+/* Some programs write a name of no bytes where they mean none. */
+static const char *
+absent_if_empty (const char *name)
+{
+  return name && name[0] ? name : NULL;
+}
+
 /* Makes a store of an open file, if it is not in the chain already. */
 static int
 make_store (struct named_files *files, const struct name_request *q, int fd,
@@ -66,7 +73,7 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
 {
   struct named_files *files = opaque;
   struct name_request q = {
-    .of = of, .what = "external data file", .name = name,
+    .of = of, .what = "external data file",
     .parameter = depth == 0 ? "qcow2ext-data-file" : NULL,
     .writable = files->writable && depth == 0,
     .lock = files->lock && depth > 0, /* that of the image itself: later */
@@ -75,6 +82,7 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   struct stat st;
   int fd;
 
+  q.name = name = absent_if_empty (name);
   if (depth == 0 && config.data_is_nbd)
     return open_nbd (files, store);
   if (depth == 0 && config.data_file) {
@@ -103,6 +111,7 @@ static int
 backing_format (const struct store *of, unsigned depth, const char *format,
                 enum image_format *as)
 {
+  format = absent_if_empty (format);
   if (config.backing_format && (depth == 0 || format == NULL))
     format = config.backing_format;
   if (format == NULL) {
@@ -132,7 +141,7 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
   const bool trusted = depth == 0 && config.backing_file;
   struct name_request q = {
     .of = of, .what = "backing file",
-    .name = trusted ? config.backing_file : name,
+    .name = trusted ? config.backing_file : absent_if_empty (name),
     .lock = files->lock,
     .parameter = depth == 0 ? "qcow2ext-backing-file" : NULL,
   };
@@ -154,7 +163,7 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
     return fd;
   r = make_store (files, &q, fd, path ? path : q.name, &st, store);
   if (r == 0)
-    r = named_files_enter (files, named ? named : q.name, trusted);
+    r = named_files_enter (files, named ? named : q.name, &st, trusted);
   if (r < 0) {
     store_close (*store);
     *store = NULL;

@@ -55,8 +55,8 @@ struct image_write_env {
   /* Called before the first change of a session: makes sure that what is
    * written to the image file from now on reaches it as it is, by writing to
    * length bytes from offset, which nothing refers to; with grow, they lie
-   * past the end of the file.  Length 0: there is no such space.  Sets *can_grow.  Returns 0 or -errno
-   * (reported).
+   * past the end of the file.  Length 0: there is no such space.  Sets
+   * *can_grow.  Returns 0 or -errno (reported).
    */
   int (*prove) (void *opaque, uint64_t offset, uint64_t length, bool grow,
                 bool *can_grow);
@@ -126,6 +126,9 @@ bool image_is_writable (const struct image *image);
  * last flush may be lost?
  */
 bool image_has_failed (const struct image *image);
+
+/* Has nothing been written since settling last began? */
+bool image_is_unchanged (const struct image *image);
 
 /* Writes guest data.  What has been written is durable after image_flush.
  * Requests that overlap may be done in any order; those that do not overlap
