@@ -39,11 +39,11 @@
 #include "disk/format.h"
 #include "image-lock.h"
 #include "image/image.h"
-#include "named-file.h"
 #include "base/report.h"
 #include "disk/snapshot.h"
 #include "store-file.h"
-#include "store-image.h"
+#include "store-open.h"
+#include "store-switch.h"
 
 /* nbdkit fixes the callbacks' parameters; few need them all. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -403,21 +403,21 @@ open_session (struct session *s, nbdkit_backend *backend)
     .write_env = s->writable ? env : NULL,
   };
 
-  store = store_image_open (backend,
+  store = store_switch_open (backend,
                             config.image_path ? config.image_path
                                               : "the qcow2 image",
                             !s->writable, serialize, fd);
   if (store == NULL)
     return -1;
   *env = (struct image_write_env) {
-    .refuse = store_image_refuse,
-    .prove = store_image_prove,
+    .refuse = store_switch_refuse,
+    .prove = store_switch_prove,
     .opaque = store,
   };
   /* Once seen to be that file, it stays it, even if what a filter keeps for
    * itself (cow) differs from it by now.
    */
-  local |= store_image_is_local (store);
+  local |= store_switch_is_local (store);
   s->image = open_image (store, local ? config.image_path : NULL, &st,
                          &purpose);
   if (s->image == NULL)

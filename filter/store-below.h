@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-#ifndef QCOW2EXT_STORE_NEXT_H
-#define QCOW2EXT_STORE_NEXT_H
+#ifndef QCOW2EXT_STORE_BELOW_H
+#define QCOW2EXT_STORE_BELOW_H
 
 #include <nbdkit-filter.h>
 
@@ -13,7 +13,7 @@
  * says that the layers below take one request at a time.  Returns NULL
  * (reported) if that fails.
  */
-struct store *store_next_open (nbdkit_backend *backend, const char *name,
-                               int readonly, bool serialize);
+struct store *store_below_open (nbdkit_backend *backend, const char *name,
+                                int readonly, bool serialize);
 
-#endif /* QCOW2EXT_STORE_NEXT_H */
+#endif /* QCOW2EXT_STORE_BELOW_H */

@@ -1,9 +1,9 @@
-/* qcow2ext: files that an image names.
+/* qcow2ext: what the names in an image may lead to.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * The operator is trusted, an image is not (CVE-2024-32498: a data file named
- * "/etc/passwd").  This file is the only place that opens what an image
- * names.  The rules:
+ * "/etc/passwd").  Files that an image names are opened here, and nowhere
+ * else.  The rules:
  *
  * - A file given on the command line is opened as it is, and what it names in
  *   turn may lie in its own directory.  Only the command line can say that
@@ -36,10 +36,10 @@
 #endif
 
 #include "base/cleanup.h"
-#include "image-lock.h"
-#include "named-file.h"
 #include "base/report.h"
-#include "store-nbd.h"
+#include "config.h"
+#include "name-policy.h"
+#include "store-file.h"
 
 static char *
 directory_of (const char *path)
@@ -51,8 +51,8 @@ directory_of (const char *path)
   return strndup (path, slash == path ? 1 : slash - path);
 }
 
-static int
-remember (struct named_files *files, const struct stat *st)
+int
+named_files_add (struct named_files *files, const struct stat *st)
 {
   struct file_id *seen =
     realloc (files->seen, (files->nr_seen + 1) * sizeof *seen);
@@ -101,7 +101,8 @@ named_files_init (struct named_files *files, const char *path,
   if (path == NULL)
     return 0;
   if (place_set (&files->layer, path) < 0
-      || place_set (&files->tree, path) < 0 || remember (files, st) < 0) {
+      || place_set (&files->tree, path) < 0
+      || named_files_add (files, st) < 0) {
     named_files_free (files);
     return -ENOMEM;
   }
@@ -114,6 +115,16 @@ named_files_free (struct named_files *files)
   place_free (&files->layer);
   place_free (&files->tree);
   free (files->seen);
+}
+
+int
+named_files_enter (struct named_files *files, const char *path, bool trusted)
+{
+  int r = place_set (&files->layer, path);
+
+  if (r == 0 && trusted)
+    r = place_set (&files->tree, path);
+  return r;
 }
 
 static bool
@@ -243,25 +254,10 @@ open_either (int root_fd, const char *rest, bool writable, struct stat *st)
   return fd;
 }
 
-/* What an opening is about, for messages. */
-struct request {
-  bool writable;                /* open it for writing if possible */
-  bool lock;
-  const struct store *of;
-  const char *what;             /* "external data file", "backing file" */
-  const char *name;             /* as the image or the operator wrote it */
-  const char *parameter;        /* that would name it outright; NULL: none */
-};
-
-/* The end of a message: what else the operator may do. */
-struct advice {
-  char text[80];
-};
-
-static struct advice
-or_give (const struct request *q, const char *before)
+struct name_advice
+name_or_give (const struct name_request *q, const char *before)
 {
-  struct advice a = { "" };
+  struct name_advice a = { "" };
 
   if (q->parameter)
     snprintf (a.text, sizeof a.text, "%s%s=", before, q->parameter);
@@ -269,7 +265,7 @@ or_give (const struct request *q, const char *before)
 }
 
 static void
-report_open_error (const struct request *q, const char *path, int error)
+report_open_error (const struct name_request *q, const char *path, int error)
 {
   if (error == -EINVAL)
     report_error ("%s: the %s %s is neither a regular file nor a block "
@@ -277,13 +273,12 @@ report_open_error (const struct request *q, const char *path, int error)
   else
     report_error ("%s: the %s %s cannot be opened: %s%s", q->of->name,
                   q->what, path, strerror (-error),
-                  or_give (q, "; if it has moved, say where it is with ")
+                  name_or_give (q, "; if it has moved, say where it is with ")
                   .text);
 }
 
-/* Opens what the operator named. */
-static int
-open_trusted (const struct request *q, struct stat *st)
+int
+name_open_trusted (const struct name_request *q, struct stat *st)
 {
   const int fd = open_either (AT_FDCWD, q->name, q->writable, st);
 
@@ -293,23 +288,23 @@ open_trusted (const struct request *q, struct stat *st)
 }
 
 static int
-refuse (const struct request *q, const char *path, const char *tree)
+refuse (const struct name_request *q, const char *path, const char *tree)
 {
   if (config.allow_none)
     report_error ("%s: the image names the %s \"%s\", and qcow2ext-allow="
                   "none allows no file that an image names%s", q->of->name,
-                  q->what, q->name, or_give (q, "; give it with ").text);
+                  q->what, q->name, name_or_give (q, "; give it with ").text);
   else if (config.nr_allow)
     report_error ("%s: the image names the %s \"%s\", which is %s and not in "
                   "a directory of qcow2ext-allow=; if the image may use it, "
                   "allow its directory too%s", q->of->name, q->what,
-                  q->name, path, or_give (q, ", or give ").text);
+                  q->name, path, name_or_give (q, ", or give ").text);
   else
     report_error ("%s: the image names the %s \"%s\", which is %s and "
                   "outside %s; if the image may use it, allow its directory "
                   "with qcow2ext-allow=%s", q->of->name, q->what, q->name,
                   path, tree ? tree : "any allowed directory",
-                  or_give (q, ", or give ").text);
+                  name_or_give (q, ", or give ").text);
   return -EACCES;
 }
 
@@ -333,7 +328,7 @@ open_in_tree (const char *root, const char *path, bool writable,
  * links resolved.  Returns 0 or -errno (reported).
  */
 static int
-find_named (const struct named_files *files, const struct request *q,
+find_named (const struct named_files *files, const struct name_request *q,
             char **named, char **path)
 {
   int error = 0;
@@ -357,11 +352,8 @@ find_named (const struct named_files *files, const struct request *q,
   return -error;
 }
 
-/* Opens what an image named, if the policy allows it.  Returns a descriptor
- * or -errno (reported); *named and *path are as by find_named.
- */
-static int
-open_untrusted (struct named_files *files, const struct request *q,
+int
+name_open_untrusted (struct named_files *files, const struct name_request *q,
                 char **named, char **path, struct stat *st)
 {
   bool allowed = false;
@@ -371,15 +363,15 @@ open_untrusted (struct named_files *files, const struct request *q,
     report_error ("%s: the image names the %s \"%s\": only paths are "
                   "allowed in an image, no protocols%s", q->of->name,
                   q->what, q->name,
-                  or_give (q, "; if it may use a file of that name, give it "
-                           "with ").text);
+                  name_or_give (q, "; if it may use a file of that name, give "
+                                "it with ").text);
     return -EACCES;
   }
   if (files->layer.dir[0] == NULL) {
     report_error ("%s: the image names the %s \"%s\", but the image is not "
                   "a local file, so there is no directory to look in%s",
                   q->of->name, q->what, q->name,
-                  or_give (q, "; give it with ").text);
+                  name_or_give (q, "; give it with ").text);
     return -EACCES;
   }
   if (config.allow_none)
@@ -400,154 +392,4 @@ open_untrusted (struct named_files *files, const struct request *q,
   if (fd < 0)
     report_open_error (q, *path, fd);
   return fd;
-}
-
-/* Makes a store of an open file, if it is not in the chain already. */
-static int
-make_store (struct named_files *files, const struct request *q, int fd,
-            const char *path, const struct stat *st, struct store **store)
-{
-  const struct file_id id = file_id_of (st);
-  int r;
-
-  for (size_t i = 0; i < files->nr_seen; i++)
-    if (file_id_equal (&files->seen[i], &id)) {
-      report_error ("%s: the %s %s is already in use as another part of the "
-                    "same chain", q->of->name, q->what, path);
-      close (fd);
-      return -ELOOP;
-    }
-  r = remember (files, st);
-  if (r == 0 && q->lock)
-    r = image_lock (fd, false, path);
-  if (r < 0) {
-    close (fd);
-    return r;
-  }
-  *store = store_file_new (fd, path);
-  return *store ? 0 : -errno;
-}
-
-/* The data is on an NBD server, says the operator. */
-static int
-open_nbd (const struct named_files *files, struct store **store)
-{
-#ifdef HAVE_LIBNBD
-  return files->connect
-    ? store_nbd_open (config.data_file, files->writable, store)
-    : store_nbd_placeholder (config.data_file, store);
-#else
-  (void) files, (void) store;
-  return -ENOTSUP;              /* config.c has refused it */
-#endif
-}
-
-int
-named_open_data (void *opaque, unsigned depth, const struct store *of,
-                 const char *name, struct store **store)
-{
-  struct named_files *files = opaque;
-  struct request q = {
-    .of = of, .what = "external data file", .name = name,
-    .parameter = depth == 0 ? "qcow2ext-data-file" : NULL, 
-    .writable = files->writable && depth == 0,
-  };
-  CLEANUP_FREE char *named = NULL, *path = NULL;
-  struct stat st;
-  int fd;
-
-  if (depth == 0 && config.data_is_nbd)
-    return open_nbd (files, store);
-  if (depth == 0 && config.data_file) {
-    q.name = config.data_file;
-    fd = open_trusted (&q, &st);
-  }
-  else if (name == NULL) {
-    report_error ("%s: the image has an external data file but does not "
-                  "name it%s", of->name,
-                  or_give (&q, "; give it with ").text);
-    return -EINVAL;
-  }
-  else
-    fd = open_untrusted (files, &q, &named, &path, &st);
-  if (fd < 0)
-    return fd;
-  return make_store (files, &q, fd, path ? path : q.name, &st, store);
-}
-
-/* The format of a backing file is never guessed: a raw guest could write a
- * qcow2 header onto its disk.
- */
-static int
-backing_format (const struct store *of, unsigned depth, const char *format,
-                enum image_format *as)
-{
-  if (config.backing_format && (depth == 0 || format == NULL))
-    format = config.backing_format;
-  if (format == NULL) {
-    report_error ("%s: the image does not say which format its backing file "
-                  "has; give it with qcow2ext-backing-format=raw or =qcow2",
-                  of->name);
-    return -EINVAL;
-  }
-  if (strcmp (format, "raw") == 0)
-    *as = IMAGE_RAW;
-  else if (strcmp (format, "qcow2") == 0)
-    *as = IMAGE_QCOW2;
-  else {
-    report_error ("%s: the backing file has the format \"%s\", which is not "
-                  "supported (only raw and qcow2 are)", of->name, format);
-    return -ENOTSUP;
-  }
-  return 0;
-}
-
-/* What the layer just opened names is relative to its directory. */
-static int
-enter_layer (struct named_files *files, const char *path, bool trusted)
-{
-  int r = place_set (&files->layer, path);
-
-  if (r == 0 && trusted)
-    r = place_set (&files->tree, path);
-  return r;
-}
-
-int
-named_open_backing (void *opaque, unsigned depth, const struct store *of,
-                    const char *name, const char *format,
-                    struct store **store, enum image_format *as)
-{
-  struct named_files *files = opaque;
-  const bool trusted = depth == 0 && config.backing_file;
-  struct request q = {
-    .of = of, .what = "backing file",
-    .name = trusted ? config.backing_file : name,
-    .lock = files->lock,
-    .parameter = depth == 0 ? "qcow2ext-backing-file" : NULL,
-  };
-  CLEANUP_FREE char *named = NULL, *path = NULL;
-  struct stat st;
-  int fd, r;
-
-  *store = NULL;
-  if (q.name == NULL || (trusted && strcmp (q.name, "none") == 0))
-    return 0;
-  if ((r = backing_format (of, depth, format, as)) < 0)
-    return r;
-
-  if (trusted)
-    fd = open_trusted (&q, &st);
-  else
-    fd = open_untrusted (files, &q, &named, &path, &st);
-  if (fd < 0)
-    return fd;
-  r = make_store (files, &q, fd, path ? path : q.name, &st, store);
-  if (r == 0)
-    r = enter_layer (files, named ? named : q.name, trusted);
-  if (r < 0) {
-    store_close (*store);
-    *store = NULL;
-  }
-  return r;
 }

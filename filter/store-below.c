@@ -17,12 +17,12 @@
 #include <string.h>
 
 #include "store-blocks.h"
-#include "store-next.h"
+#include "store-below.h"
 
 /* The largest request that every plugin takes. */
 #define MAX_REQUEST (UINT32_C (32) << 20)
 
-struct store_next {
+struct store_below {
   struct store store;
   nbdkit_next *next;
   uint64_t size;                /* fixed while the context is open */
@@ -47,23 +47,23 @@ static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
   })
 
 static int
-next_pread (struct store *store, void *buf, size_t count, uint64_t offset)
+below_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
-  struct store_next *s = (struct store_next *) store;
+  struct store_below *s = (struct store_below *) store;
 
   return CALL (s, pread, buf, count, offset, 0);
 }
 
 static int
-next_get_size (struct store *store, uint64_t *size)
+below_get_size (struct store *store, uint64_t *size)
 {
-  *size = ((struct store_next *) store)->size;
+  *size = ((struct store_below *) store)->size;
   return 0;
 }
 
 /* The engine asks only of data files, which are never read through here. */
 static int
-next_extent (struct store *store, uint64_t offset, uint64_t *end,
+below_extent (struct store *store, uint64_t offset, uint64_t *end,
              unsigned *type)
 {
   (void) store, (void) offset;
@@ -73,27 +73,27 @@ next_extent (struct store *store, uint64_t offset, uint64_t *end,
 }
 
 static int
-next_cache (struct store *store, uint64_t count, uint64_t offset)
+below_cache (struct store *store, uint64_t count, uint64_t offset)
 {
-  struct store_next *s = (struct store_next *) store;
+  struct store_below *s = (struct store_below *) store;
 
   return s->can_cache ? CALL (s, cache, count, offset, 0) : 0;
 }
 
 static int
-next_pwrite (struct store *store, const void *buf, size_t count,
+below_pwrite (struct store *store, const void *buf, size_t count,
              uint64_t offset)
 {
-  struct store_next *s = (struct store_next *) store;
+  struct store_below *s = (struct store_below *) store;
 
   return CALL (s, pwrite, buf, count, offset, 0);
 }
 
 static int
-next_zero (struct store *store, uint64_t count, uint64_t offset,
+below_zero (struct store *store, uint64_t count, uint64_t offset,
            unsigned flags)
 {
-  struct store_next *s = (struct store_next *) store;
+  struct store_below *s = (struct store_below *) store;
   int r;
 
   if (!s->can_zero || ((flags & STORE_ZERO_FAST) && !s->can_fast_zero))
@@ -106,31 +106,31 @@ next_zero (struct store *store, uint64_t count, uint64_t offset,
 
 /* A trim of the layer below promises nothing about what is read then. */
 static int
-next_discard (struct store *store, uint64_t count, uint64_t offset)
+below_discard (struct store *store, uint64_t count, uint64_t offset)
 {
   (void) store, (void) count, (void) offset;
   return -ENOTSUP;
 }
 
 static int
-next_flush (struct store *store)
+below_flush (struct store *store)
 {
-  struct store_next *s = (struct store_next *) store;
+  struct store_below *s = (struct store_below *) store;
 
   return s->can_flush ? CALL (s, flush, 0) : 0;
 }
 
 static int
-next_resize (struct store *store, uint64_t size)
+below_resize (struct store *store, uint64_t size)
 {
   (void) store, (void) size;
   return -ENOTSUP;
 }
 
 static void
-next_close (struct store *store)
+below_close (struct store *store)
 {
-  struct store_next *s = (struct store_next *) store;
+  struct store_below *s = (struct store_below *) store;
 
   s->next->finalize (s->next);
   nbdkit_next_context_close (s->next);
@@ -138,24 +138,24 @@ next_close (struct store *store)
   free (s);
 }
 
-static const struct store_ops next_ops = {
-  .pread = next_pread,
-  .get_size = next_get_size,
-  .extent = next_extent,
-  .cache = next_cache,
-  .pwrite = next_pwrite,
-  .zero = next_zero,
-  .discard = next_discard,
-  .flush = next_flush,
-  .resize = next_resize,
-  .close = next_close,
+static const struct store_ops below_ops = {
+  .pread = below_pread,
+  .get_size = below_get_size,
+  .extent = below_extent,
+  .cache = below_cache,
+  .pwrite = below_pwrite,
+  .zero = below_zero,
+  .discard = below_discard,
+  .flush = below_flush,
+  .resize = below_resize,
+  .close = below_close,
 };
 
 /* Asks the context everything that will be used, once: nbdkit caches the
  * answers, which is safe only before threads share it.
  */
 static int
-prepare (struct store_next *s)
+prepare (struct store_below *s)
 {
   uint32_t minimum, preferred, maximum;
   int64_t size;
@@ -196,10 +196,10 @@ prepare (struct store_next *s)
 }
 
 struct store *
-store_next_open (nbdkit_backend *backend, const char *name, int readonly,
-                 bool serialize)
+store_below_open (nbdkit_backend *backend, const char *name, int readonly,
+                  bool serialize)
 {
-  struct store_next *s = calloc (1, sizeof *s);
+  struct store_below *s = calloc (1, sizeof *s);
   struct store *store;
 
   if (s == NULL || (s->store.name = strdup (name)) == NULL) {
@@ -207,7 +207,7 @@ store_next_open (nbdkit_backend *backend, const char *name, int readonly,
     free (s);
     return NULL;
   }
-  s->store.ops = &next_ops;
+  s->store.ops = &below_ops;
   s->store.fixed_size = true;
   s->serialize = serialize;
   s->next = nbdkit_next_context_open (backend, readonly, "", 1);
@@ -217,7 +217,7 @@ store_next_open (nbdkit_backend *backend, const char *name, int readonly,
     return NULL;
   }
   if (prepare (s) == -1) {
-    next_close (&s->store);
+    below_close (&s->store);
     return NULL;
   }
   store = store_blocks_new (&s->store, &s->limits);
