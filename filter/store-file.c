@@ -24,8 +24,9 @@
 #define ZERO_CHUNK (1 << 20)
 
 /* Threads in pwrite at once.  On a regular file the kernel lets one of them
- * write; the others spin and wake each other, and the more there are, the less
- * gets done.  With only one, each would have to be woken to begin.
+ * write to the page cache; the others spin and wake each other, and the more
+ * there are, the less gets done.  With only one, each would have to be woken
+ * to begin.
  */
 #define MAX_WRITERS 4
 
@@ -33,7 +34,8 @@ struct store_file {
   struct store store;
   int fd;
   bool block;                   /* a block device */
-  sem_t writers;                /* if not: how many more may be in pwrite */
+  bool direct;                  /* past the page cache: see store-direct.c */
+  sem_t writers;                /* if neither: how many more may write */
 
   /* FUSE passes SEEK_DATA on to its server, which does not know what is still
    * in the page cache.
@@ -46,6 +48,32 @@ struct store_file {
    */
   atomic_bool no_punch, no_zero_range;
 };
+
+static int
+file_get_size (struct store *store, uint64_t *size)
+{
+  /* For a block device, too; and its position means nothing to pread. */
+  const off_t r = lseek (((struct store_file *) store)->fd, 0, SEEK_END);
+
+  if (r == -1)
+    return -errno;
+  *size = r;
+  return 0;
+}
+
+/* Has a read that was short, up to offset, met the end of the file?  Direct I/O
+ * cannot go on from within a sector to see.  There may be more by now: the
+ * read was before that.
+ */
+static bool
+is_at_end (struct store *store, uint64_t offset)
+{
+  uint64_t size;
+
+  return ((struct store_file *) store)->direct
+    && (offset % 512
+        || (file_get_size (store, &size) == 0 && offset >= size));
+}
 
 static int
 file_pread (struct store *store, void *buf, size_t count, uint64_t offset)
@@ -61,26 +89,14 @@ file_pread (struct store *store, void *buf, size_t count, uint64_t offset)
         continue;
       return -errno;
     }
-    if (r == 0) {               /* the end of the file */
-      memset (p, 0, count);
-      return 0;
-    }
     p += r;
     offset += r;
     count -= r;
+    if (r == 0 || (count > 0 && is_at_end (store, offset))) {
+      memset (p, 0, count);
+      return 0;
+    }
   }
-  return 0;
-}
-
-static int
-file_get_size (struct store *store, uint64_t *size)
-{
-  /* For a block device, too; and its position means nothing to pread. */
-  const off_t r = lseek (((struct store_file *) store)->fd, 0, SEEK_END);
-
-  if (r == -1)
-    return -errno;
-  *size = r;
   return 0;
 }
 
@@ -145,7 +161,7 @@ file_pwrite (struct store *store, const void *buf, size_t count,
   struct store_file *s = (struct store_file *) store;
   int r;
 
-  if (s->block)
+  if (s->block || s->direct)
     return pwrite_all (s->fd, buf, count, offset);
   while (sem_wait (&s->writers) == -1)
     ;                           /* EINTR */
@@ -332,6 +348,7 @@ store_file_new (int fd, const char *name)
   sem_init (&s->writers, 0, MAX_WRITERS);
   s->late_seek = fstatfs (fd, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
   s->block = s->store.fixed_size = S_ISBLK (st.st_mode);
+  s->direct = fcntl (fd, F_GETFL) & O_DIRECT;
   s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY
     || store_file_is_readonly_device (&s->store);
   return &s->store;
