@@ -25,7 +25,8 @@ struct place {
 struct named_files {
   bool writable;                /* open the served image's data file so, if
                                    we may */
-  bool lock;                    /* lock backing files */
+  bool lock;                    /* lock what lower layers consist of */
+  bool drop_cache;              /* of the served image's data file */
   bool connect;                 /* ask an NBD server that has the data */
   struct place layer;           /* of the current layer */
   struct place tree;            /* the default tree */

@@ -374,3 +374,17 @@ file_id_equal (const struct file_id *a, const struct file_id *b)
 {
   return a->dev == b->dev && a->ino == b->ino && a->block == b->block;
 }
+
+bool
+store_file_is_at (const struct store *store, const char *path)
+{
+  const struct store_file *s = (const struct store_file *) store;
+  struct stat st, st_path;
+  struct file_id id, id_path;
+
+  if (fstat (s->fd, &st) == -1 || stat (path, &st_path) == -1)
+    return false;
+  id = file_id_of (&st);
+  id_path = file_id_of (&st_path);
+  return file_id_equal (&id, &id_path);
+}

@@ -8,6 +8,7 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -68,6 +69,7 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
     .of = of, .what = "external data file", .name = name,
     .parameter = depth == 0 ? "qcow2ext-data-file" : NULL,
     .writable = files->writable && depth == 0,
+    .lock = files->lock && depth > 0, /* that of the image itself: later */
   };
   CLEANUP_FREE char *named = NULL, *path = NULL;
   struct stat st;
@@ -89,6 +91,8 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
     fd = name_open_untrusted (files, &q, &named, &path, &st);
   if (fd < 0)
     return fd;
+  if (files->drop_cache && depth == 0)
+    posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
   return make_store (files, &q, fd, path ? path : q.name, &st, store);
 }
 

@@ -180,11 +180,11 @@ store_switch_is_local (const struct store *store)
 }
 
 const char *
-store_switch_refuse (void *opaque, const struct layer *image)
+store_switch_refuse (void *opaque, bool has_data_file)
 {
   struct store_switch *s = opaque;
 
-  s->pair = image->external;
+  s->pair = has_data_file;
   if (s->pair && (s->own == NULL || s->own->readonly)
       && !config.trust_below)
     return "it has an external data file, and is not a local file that we "
@@ -206,6 +206,13 @@ store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
     *can_grow = grow;
     report_debug ("%s: the path to the file is clear", s->store.name);
     return 0;
+  }
+  if (s->own && !store_file_is_at (s->own, s->store.name)) {
+    report_error ("%s: the image has been renamed, removed or replaced since "
+                  "it was opened, so it is not written to; disconnect all "
+                  "clients, and the next one gets what is there now",
+                  s->store.name);
+    return -EROFS;
   }
   if (r != -PATH_NOT_CLEAR) {
     report_error ("%s: whether the path to the file is clear could not be "

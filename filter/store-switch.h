@@ -21,7 +21,7 @@ struct store *store_switch_open (nbdkit_backend *backend, const char *name,
 bool store_switch_is_local (const struct store *store);
 
 /* What the engine asks when the image is written to; opaque is the store. */
-const char *store_switch_refuse (void *opaque, const struct layer *image);
+const char *store_switch_refuse (void *opaque, bool has_data_file);
 int store_switch_prove (void *opaque, uint64_t offset, uint64_t length,
                         bool grow, bool *can_grow);
 

@@ -24,6 +24,12 @@ struct store;
 #define EXTENT_HOLE 1
 #define EXTENT_ZERO 2
 
+/* Receives extents in ascending order without gaps, in bytes.  Returning
+ * non-zero stops the walk, which then returns that value.
+ */
+typedef int (*extent_fn) (void *opaque, uint64_t offset, uint64_t length,
+                          unsigned type);
+
 struct store_ops {
   /* Reads count bytes; those past the store's end read as zeros. */
   int (*pread) (struct store *, void *buf, size_t count, uint64_t offset);
