@@ -112,23 +112,36 @@ prove_in_place (const struct path *p, uint64_t offset, uint64_t length)
   return r < 0 ? r : r2;
 }
 
+/* Sets the size of the file from one that it must have.  What somebody else
+ * has added meanwhile would be cut off.
+ */
+static int
+change_size (const struct path *p, uint64_t from, uint64_t to)
+{
+  uint64_t size;
+  int r;
+
+  if ((r = store_get_size (p->own, &size)) < 0)
+    return r;
+  return size == from ? store_resize (p->own, to) : -PATH_CHANGED;
+}
+
 int
 path_prove (const struct path *p, uint64_t offset, uint64_t length,
             bool grow)
 {
-  uint64_t size;
-  int r;
+  int r, r2;
 
   if (p->own == NULL || p->own->readonly || length == 0)
     return -PATH_NOT_CLEAR;
   if (!grow)
     return prove_in_place (p, offset, length);
-  if ((r = store_get_size (p->own, &size)) < 0
-      || (r = store_resize (p->own, offset + PROOF)) < 0)
+  if ((r = change_size (p, p->size, offset + PROOF)) < 0)
     return r;
   r = prove_both_ways (p, offset, PROOF, true);
-  if (store_resize (p->own, size) < 0 && r == 0)
-    r = -EIO;
+  r2 = change_size (p, offset + PROOF, p->size);
+  if (r2 == -PATH_CHANGED || (r2 < 0 && r == 0))
+    r = r2;
   /* A filter may keep one size for all contexts (cache does), and write up to
    * it through ours: let it see the old one again.
    */

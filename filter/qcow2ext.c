@@ -19,6 +19,7 @@
 #include "idle.h"
 #include "image/image.h"
 #include "sessions.h"
+#include "size-signal.h"
 
 /* nbdkit fixes the callbacks' parameters; few need them all. */
 #pragma GCC diagnostic ignored "-Wunused-parameter"
@@ -50,6 +51,7 @@ qcow2ext_load (void)
 {
   loaded++;
   report_set_sink (sink);
+  size_signal_catch ();
 }
 
 static void
@@ -57,6 +59,7 @@ qcow2ext_unload (void)
 {
   if (--loaded > 0)
     return;
+  size_signal_undo ();
   handles_free ();
   config_free ();
 }

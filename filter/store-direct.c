@@ -10,7 +10,8 @@
  * A file whose size is no multiple of the block ends within one.  Written as a
  * whole, it would make the file longer.  So that part goes through the page
  * cache, which the kernel keeps in step with direct I/O as long as nobody
- * writes in the same page at the same time.
+ * writes in the same page at the same time.  It is flushed at once: nothing is
+ * in the page cache after a change.
  *
  * Every change holds a lock of its range, rounded to whole blocks and pages.
  * Without it, a block that is read and written back would undo what another
@@ -204,8 +205,9 @@ write_locked (struct store_direct *s, const uint8_t *buf, size_t count,
       n = last > offset ? last - offset : 0;
   }
   r = write_blocks (s, buf, n, offset);
-  if (r == 0 && n < count)
-    r = store_pwrite (s->cached, buf + n, count - n, offset + n);
+  if (r == 0 && n < count
+      && (r = store_pwrite (s->cached, buf + n, count - n, offset + n)) == 0)
+    r = store_flush (s->cached);
   return r;
 }
 

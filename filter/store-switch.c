@@ -157,6 +157,7 @@ store_switch_open (nbdkit_backend *backend, const char *name, int readonly,
   s->path = (struct path) {
     .backend = backend, .serialize = serialize, .own = s->own,
   };
+  store_get_size (s->below, &s->path.size); /* it keeps what it was */
   s->store.readonly = s->below->readonly
     || (s->own && store_file_is_readonly_device (s->own));
   s->store.fixed_size = s->own && s->own->fixed_size;
@@ -193,25 +194,43 @@ store_switch_refuse (void *opaque, bool has_data_file)
   return NULL;
 }
 
+/* Does the name of the image lead to another file by now?  With fd= the plugin
+ * does not look at names.
+ */
+static bool
+has_moved (const struct store_switch *s)
+{
+  return s->own && config.image_fd == -1
+    && !store_file_is_at (s->own, s->store.name);
+}
+
 int
 store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
                     bool *can_grow)
 {
   struct store_switch *s = opaque;
-  const int r = path_prove (&s->path, offset, length, grow);
+  int r;
 
   *can_grow = false;
+  /* Look first: the proof would write to what now has the name. */
+  if (has_moved (s)) {
+    report_error ("%s: the image has been renamed, removed or replaced since "
+                  "it was opened, so it is not written to; disconnect all "
+                  "clients, and the next one gets what is there now",
+                  s->store.name);
+    return -EROFS;
+  }
+  r = path_prove (&s->path, offset, length, grow);
   if (r == 0) {
     atomic_store_explicit (&s->current, s->own, memory_order_release);
     *can_grow = grow;
     report_debug ("%s: the path to the file is clear", s->store.name);
     return 0;
   }
-  if (s->own && !store_file_is_at (s->own, s->store.name)) {
-    report_error ("%s: the image has been renamed, removed or replaced since "
-                  "it was opened, so it is not written to; disconnect all "
-                  "clients, and the next one gets what is there now",
-                  s->store.name);
+  if (r == -PATH_CHANGED) {
+    report_error ("%s: another program has written to the image since it was "
+                  "opened, so it is not written to here; end that program, "
+                  "and disconnect all clients", s->store.name);
     return -EROFS;
   }
   if (r != -PATH_NOT_CLEAR) {

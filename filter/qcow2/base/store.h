@@ -56,8 +56,9 @@ struct store_ops {
   int (*zero) (struct store *, uint64_t count, uint64_t offset,
                unsigned flags);
 
-  /* Gives the range back to whoever lent it, if that makes it read as zeros;
-   * -ENOTSUP, with nothing changed, if not.
+  /* Gives what it can of the range back to whoever lent it: that reads as
+   * zeros then, and the rest (parts of blocks) as before.  Never writes zeros
+   * instead.  -ENOTSUP, with nothing changed, if nothing can be given back.
    */
   int (*discard) (struct store *, uint64_t count, uint64_t offset);
 
