@@ -32,6 +32,10 @@ struct config {
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
+  bool direct;                  /* past the page cache */
+  int advice;                   /* the file plugin's fadvise=, as
+                                   posix_fadvise takes it */
+  bool cache_none;              /* the file plugin's cache=none was seen */
 
   bool serialize;               /* the layers below take one request at a
                                    time; known when the server is ready */
@@ -66,6 +70,8 @@ void config_free (void);
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \
   "                                  through filters below (default false).\n" \
+  "qcow2ext-direct=<BOOL>            Read and write the image and its data file\n" \
+  "                                  past the page cache (default false).\n" \
   "qcow2ext-l2-cache-size=<SIZE>     Memory for L2 tables (default 32M).\n" \
   "qcow2ext-decoded-cache-size=<SIZE> Memory for decompressed clusters\n" \
   "                                  (default 16M)."

@@ -30,6 +30,7 @@
 #include "disk/format.h"
 #include "image-lock.h"
 #include "served-image.h"
+#include "store-direct.h"
 #include "store-file.h"
 #include "store-open.h"
 #include "store-switch.h"
@@ -230,11 +231,8 @@ served_image_validate (struct served_image *served)
     close (fd);
     return 0;
   }
-  store = store_file_new (fd, served->path);
-  if (store == NULL) {
-    nbdkit_error ("%s: %m", served->path);
+  if (store_open_own (fd, served->path, &store) < 0)
     return -1;
-  }
   image = open_image (served, store, served->path, &st,
                       &(struct purpose) { .snapshot = config.snapshot });
   if (image == NULL)
@@ -291,8 +289,8 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
     return -1;
   /* It may have refused to be written to: others may, then. */
   return config.lock && image_data_file (o->image) && !config.data_is_nbd
-    && store_file_lock (image_data_file (o->image), image_is_writable (o->image)) < 0
-    ? -1 : 0;
+    && store_file_lock (store_direct_file (image_data_file (o->image)),
+                        image_is_writable (o->image)) < 0 ? -1 : 0;
 }
 
 void

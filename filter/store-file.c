@@ -70,7 +70,7 @@ file_get_size (struct store *store, uint64_t *size)
 static bool
 is_at_end (struct store *store, uint64_t offset)
 {
-  uint64_t size;
+  uint64_t size = 0;
 
   return ((struct store_file *) store)->direct
     && (offset % 512

@@ -16,14 +16,40 @@
 #include "base/report.h"
 #include "config.h"
 #include "image-lock.h"
+#include "store-direct.h"
 #include "store-file.h"
 #include "store-nbd.h"
 #include "store-open.h"
 
-/* Makes a store of an open file, if it is not in the chain already. */
+int
+store_open_own (int fd, const char *name, struct store **store)
+{
+  int r;
+
+  if (config.direct)
+    *store = store_direct_open (fd, name);
+  else {
+    posix_fadvise (fd, 0, 0, config.advice);
+    *store = store_file_new (fd, name);
+  }
+  if (*store)
+    return 0;
+  r = -errno;
+  if (config.direct && (r == -EINVAL || r == -EOPNOTSUPP))
+    report_error ("%s: qcow2ext-direct=true: direct I/O is not possible: the "
+                  "file system does not have it", name);
+  else
+    report_error ("%s: %s", name, strerror (-r));
+  return r;
+}
+
+/* Makes a store of an open file, if it is not in the chain already.  own: it
+ * is the served image's data file.
+ */
 static int
-make_store (struct named_files *files, const struct name_request *q, int fd,
-            const char *path, const struct stat *st, struct store **store)
+make_store (struct named_files *files, const struct name_request *q, bool own,
+            int fd, const char *path, const struct stat *st,
+            struct store **store)
 {
   const struct file_id id = file_id_of (st);
   int r;
@@ -42,6 +68,8 @@ make_store (struct named_files *files, const struct name_request *q, int fd,
     close (fd);
     return r;
   }
+  if (own)
+    return store_open_own (fd, path, store);
   *store = store_file_new (fd, path);
   return *store ? 0 : -errno;
 }
@@ -93,7 +121,8 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
     return fd;
   if (files->drop_cache && depth == 0)
     posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
-  return make_store (files, &q, fd, path ? path : q.name, &st, store);
+  return make_store (files, &q, depth == 0, fd, path ? path : q.name, &st,
+                     store);
 }
 
 /* The format of a backing file is never guessed: a raw guest could write a
@@ -152,7 +181,7 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
     fd = name_open_untrusted (files, &q, &named, &path, &st);
   if (fd < 0)
     return fd;
-  r = make_store (files, &q, fd, path ? path : q.name, &st, store);
+  r = make_store (files, &q, false, fd, path ? path : q.name, &st, store);
   if (r == 0)
     r = named_files_enter (files, named ? named : q.name, trusted);
   if (r < 0) {
