@@ -13,7 +13,9 @@
  *   file's); a protocol ("nbd:", "json:") is refused.
  * - It must lead, all symbolic links resolved, into an allowed tree: those of
  *   qcow2ext-allow=, or else the directories, in that sense, of the nearest
- *   image above that the operator named.
+ *   image above that the operator named.  An image on a block device has no
+ *   such directory: /dev holds every disk of the machine.  If an allowed tree
+ *   is in /dev, links in it to devices lead into it.
  * - Between the check and the opening nothing may move: the file is opened
  *   from the tree's root downwards, and no link is followed any more.
  * - Only regular files and block devices, seen to be such before they are
@@ -100,8 +102,7 @@ named_files_init (struct named_files *files, const char *path,
   memset (files, 0, sizeof *files);
   if (path == NULL)
     return 0;
-  if (place_set (&files->layer, path) < 0
-      || place_set (&files->tree, path) < 0
+  if (named_files_enter (files, path, st, true) < 0
       || named_files_add (files, st) < 0) {
     named_files_free (files);
     return -ENOMEM;
@@ -118,13 +119,18 @@ named_files_free (struct named_files *files)
 }
 
 int
-named_files_enter (struct named_files *files, const char *path, bool trusted)
+named_files_enter (struct named_files *files, const char *path,
+                   const struct stat *st, bool trusted)
 {
   int r = place_set (&files->layer, path);
 
-  if (r == 0 && trusted)
-    r = place_set (&files->tree, path);
-  return r;
+  if (r < 0 || !trusted)
+    return r;
+  if (S_ISBLK (st->st_mode)) {
+    place_free (&files->tree);
+    return 0;
+  }
+  return place_set (&files->tree, path);
 }
 
 static bool
@@ -299,11 +305,17 @@ refuse (const struct name_request *q, const char *path, const char *tree)
                   "a directory of qcow2ext-allow=; if the image may use it, "
                   "allow its directory too%s", q->of->name, q->what,
                   q->name, path, name_or_give (q, ", or give ").text);
+  else if (tree == NULL)
+    report_error ("%s: the image names the %s \"%s\", which is %s; an image "
+                  "on a device may name nothing by itself; if the image may "
+                  "use it, allow its directory with qcow2ext-allow=%s",
+                  q->of->name, q->what, q->name, path,
+                  name_or_give (q, ", or give ").text);
   else
     report_error ("%s: the image names the %s \"%s\", which is %s and "
                   "outside %s; if the image may use it, allow its directory "
                   "with qcow2ext-allow=%s", q->of->name, q->what, q->name,
-                  path, tree ? tree : "any allowed directory",
+                  path, tree,
                   name_or_give (q, ", or give ").text);
   return -EACCES;
 }
@@ -321,6 +333,34 @@ open_in_tree (const char *root, const char *path, bool writable,
     return 0;
   root_fd = open (resolved, O_PATH | O_DIRECTORY | O_CLOEXEC);
   *fd = root_fd == -1 ? -errno : open_either (root_fd, rest, writable, st);
+  return 1;
+}
+
+/* Opens the device that a link in the tree below root leads to, if that tree is
+ * in /dev, where none but the system makes links: the names of LVM's volumes
+ * are such.
+ */
+static int
+open_device_link (const char *root, const char *named, bool writable,
+                  struct stat *st, int *fd)
+{
+  CLEANUP_FREE char *resolved = realpath (root, NULL);
+  CLEANUP_FREE char *dir = directory_of (named);
+  CLEANUP_FREE char *resolved_dir = dir ? realpath (dir, NULL) : NULL;
+  CLEANUP_FREE char *link = NULL;
+
+  if (resolved == NULL || resolved_dir == NULL
+      || path_below (resolved, "/dev") == NULL
+      || asprintf (&link, "%s/%s", resolved_dir, strrchr (named, '/') + 1)
+         == -1)
+    return 0;
+  if (path_below (link, resolved) == NULL)
+    return 0;
+  *fd = open_either (AT_FDCWD, link, writable, st);
+  if (*fd >= 0 && !S_ISBLK (st->st_mode)) {
+    close (*fd);
+    return 0;
+  }
   return 1;
 }
 
@@ -354,7 +394,7 @@ find_named (const struct named_files *files, const struct name_request *q,
 
 int
 name_open_untrusted (struct named_files *files, const struct name_request *q,
-                char **named, char **path, struct stat *st)
+                     char **named, char **path, struct stat *st)
 {
   bool allowed = false;
   int fd = -ENOENT, r;
@@ -386,7 +426,8 @@ name_open_untrusted (struct named_files *files, const struct name_request *q,
       allowed = open_in_tree (files->tree.dir[i], *path, q->writable, st,
                               &fd);
   for (size_t i = 0; !allowed && i < config.nr_allow; i++)
-    allowed = open_in_tree (config.allow[i], *path, q->writable, st, &fd);
+    allowed = open_in_tree (config.allow[i], *path, q->writable, st, &fd)
+      || open_device_link (config.allow[i], *named, q->writable, st, &fd);
   if (!allowed)
     return refuse (q, *path, files->tree.dir[0]);
   if (fd < 0)

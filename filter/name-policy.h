@@ -45,11 +45,11 @@ void named_files_free (struct named_files *files);
 int named_files_add (struct named_files *files, const struct stat *st);
 
 /* What the layer just opened at path names is relative to its directory.
- * trusted: the operator named it, so that this is the default tree as well.
- * Returns 0 or -errno.
+ * trusted: the operator named it, so that this is the default tree as well;
+ * that of a device is empty.  Returns 0 or -errno.
  */
 int named_files_enter (struct named_files *files, const char *path,
-                       bool trusted);
+                       const struct stat *st, bool trusted);
 
 /* What an opening is about, for messages. */
 struct name_request {

@@ -43,6 +43,13 @@ store_open_own (int fd, const char *name, struct store **store)
   return r;
 }
 
+/* Some programs write a name of no bytes where they mean none. */
+static const char *
+absent_if_empty (const char *name)
+{
+  return name && name[0] ? name : NULL;
+}
+
 /* Makes a store of an open file, if it is not in the chain already.  own: it
  * is the served image's data file.
  */
@@ -94,7 +101,7 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
 {
   struct named_files *files = opaque;
   struct name_request q = {
-    .of = of, .what = "external data file", .name = name,
+    .of = of, .what = "external data file",
     .parameter = depth == 0 ? "qcow2ext-data-file" : NULL,
     .writable = files->writable && depth == 0,
     .lock = files->lock && depth > 0, /* that of the image itself: later */
@@ -103,6 +110,7 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   struct stat st;
   int fd;
 
+  q.name = name = absent_if_empty (name);
   if (depth == 0 && config.data_is_nbd)
     return open_nbd (files, store);
   if (depth == 0 && config.data_file) {
@@ -132,6 +140,7 @@ static int
 backing_format (const struct store *of, unsigned depth, const char *format,
                 enum image_format *as)
 {
+  format = absent_if_empty (format);
   if (config.backing_format && (depth == 0 || format == NULL))
     format = config.backing_format;
   if (format == NULL) {
@@ -161,7 +170,7 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
   const bool trusted = depth == 0 && config.backing_file;
   struct name_request q = {
     .of = of, .what = "backing file",
-    .name = trusted ? config.backing_file : name,
+    .name = trusted ? config.backing_file : absent_if_empty (name),
     .lock = files->lock,
     .parameter = depth == 0 ? "qcow2ext-backing-file" : NULL,
   };
@@ -183,7 +192,7 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
     return fd;
   r = make_store (files, &q, false, fd, path ? path : q.name, &st, store);
   if (r == 0)
-    r = named_files_enter (files, named ? named : q.name, trusted);
+    r = named_files_enter (files, named ? named : q.name, &st, trusted);
   if (r < 0) {
     store_close (*store);
     *store = NULL;

@@ -6,11 +6,10 @@ source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/writing.sh
 source "$lib/writing.sh"
 requires qemu-img --version
-requires guestfish --version
 requires e2fsck -V
+requires_guestfish
 cd "$tmp"
 
-export LIBGUESTFS_BACKEND=direct
 head -c 3000000 /dev/urandom > content
 qemu-img create -q -f qcow2 -o data_file=p.raw p.qcow2 64M
 qemu-img create -q -f qcow2 i.qcow2 64M

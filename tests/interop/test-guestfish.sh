@@ -6,11 +6,10 @@ source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/reading.sh
 source "$lib/reading.sh"
 requires qemu-img --version
-requires guestfish --version
 requires mkfs.ext4 -V
+requires_guestfish
 cd "$tmp"
 
-export LIBGUESTFS_BACKEND=direct
 mkdir files
 mixed_file files/content 3000000
 md5sum < files/content > want

@@ -178,18 +178,80 @@ requires_libnbd ()
              "$abs_top_builddir/build-config.h"
 }
 
+# kvm_is_of_use
+#
+# Whether a virtual machine gets anywhere with /dev/kvm: in some that are
+# virtual machines themselves the BIOS takes seconds, and a kernel does not
+# start at all.  The disk's boot sector tells QEMU to end, which takes a
+# fraction of a second.  A wrong "no" makes a test slower, no more.
+
+kvm_is_of_use ()
+{
+    local status=0
+
+    [ -w /dev/kvm ] || return 1
+    # mov $0x10, %al; out %al, $0xf4; hlt
+    printf '\xb0\x10\xe6\xf4\xf4' > "$tmp/boot"
+    truncate -s 510 "$tmp/boot"
+    printf '\x55\xaa' >> "$tmp/boot"
+    timeout 4 qemu-system-x86_64 -machine accel=kvm -display none -nodefaults \
+        -device isa-debug-exit,iobase=0xf4,iosize=1 \
+        -drive file="$tmp/boot",format=raw,if=ide </dev/null || status=$?
+    rm "$tmp/boot"
+    [ "$status" -eq 33 ]
+}
+
 # requires_guestfish
 #
-# Skip the test unless guestfish can start its virtual machine.  There may be
-# a /dev/kvm that is of no use; then, take emulation.
+# Skip the test unless guestfish can start its virtual machine, emulated where
+# KVM is of no use.  To find out takes as long as a short test; the answer, the
+# settings or "no", is kept in the build directory for an hour.
 
 requires_guestfish ()
 {
+    local answer="$abs_top_builddir/tests/guestfish.answer"
+
+    requires guestfish --version
     export LIBGUESTFS_BACKEND=direct
-    if ! timeout 120 guestfish -a /dev/null run </dev/null >/dev/null 2>&1; then
-        export LIBGUESTFS_BACKEND_SETTINGS=force_tcg
-        requires timeout 300 guestfish -a /dev/null run
+    [ -d "$abs_top_builddir/tests" ] || answer=$tmp/guestfish.answer
+    (
+        flock 9
+        [ -z "$(find "$answer" -size +0 -mmin -60)" ] || exit 0
+        if ! kvm_is_of_use >/dev/null 2>&1; then
+            export LIBGUESTFS_BACKEND_SETTINGS=force_tcg
+        fi
+        if timeout 300 guestfish -a /dev/null run </dev/null >/dev/null 2>&1
+        then
+            echo "settings $LIBGUESTFS_BACKEND_SETTINGS" > "$answer"
+        else
+            echo "no" > "$answer"
+        fi
+    ) 9>>"$answer"
+    requires grep -q '^settings' "$answer"
+    LIBGUESTFS_BACKEND_SETTINGS=$(sed 's/^settings //' "$answer")
+    export LIBGUESTFS_BACKEND_SETTINGS
+}
+
+# unconfigured_source
+#
+# Print a directory with what configure needs, in which nothing was configured:
+# the source tree, or, if that is built in place, a copy.
+
+unconfigured_source ()
+{
+    if [ ! -e "$abs_top_srcdir/config.status" ]; then
+        echo "$abs_top_srcdir"
+        return 0
     fi
+    mkdir "$tmp/source"
+    (
+        cd "$abs_top_srcdir"
+        find . -name Makefile.am -o -name Makefile.in |
+            xargs cp -p -r --parents -t "$tmp/source" aclocal.m4 build-aux \
+                  build-config.h.in configure configure.ac m4 \
+                  filter/qcow2ext.c
+    )
+    echo "$tmp/source"
 }
 
 # nbdkit_minor

@@ -5,6 +5,7 @@
 source "$(dirname "$0")/../lib/functions.sh"
 requires pkg-config --version
 cd "$tmp"
+source=$(unconfigured_source)
 
 # In place of what pkg-config knows.
 mkdir pc
@@ -13,7 +14,7 @@ unset PKG_CONFIG_PATH
 
 configure ()
 {
-    "$abs_top_srcdir/configure"
+    "$source/configure"
 }
 needed='nbdkit >= 1.32 and its development files are needed'
 

@@ -5,6 +5,7 @@
 source "$(dirname "$0")/../lib/functions.sh"
 requires make --version
 cd "$tmp"
+source=$(unconfigured_source)
 
 # Those of a 'make -j check' that is around us.
 unset MAKEFLAGS MFLAGS MAKELEVEL DESTDIR
@@ -74,7 +75,7 @@ make_quietly uninstall "${dirs[@]}"
 eval "set -- $("$abs_top_builddir/config.status" --config)"
 mkdir conf
 cd conf
-"$abs_top_srcdir/configure" "$@" --prefix=/opt --with-filterdir=/opt/filters \
+"$source/configure" "$@" --prefix=/opt --with-filterdir=/opt/filters \
     --with-bash-completion-dir=/opt/bash > ../log 2>&1 ||
     { cat ../log; fail "configure"; }
 cd ..
