@@ -30,8 +30,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
-#include "space/inflight.h"
+#include "block-lock.h"
 #include "store-direct.h"
 #include "store-file.h"
 
@@ -49,42 +50,21 @@ struct store_direct {
   struct store *direct, *cached;
   struct direct_limits limits;
   uint64_t granule;             /* of locks: a block or a page */
-  pthread_mutex_t lock;         /* guards the next */
-  struct range_locks ranges;
+  struct block_locks locks;
 };
 
-static uint64_t
-min64 (uint64_t a, uint64_t b)
-{
-  return a < b ? a : b;
-}
-
-static uint64_t
-round_down (uint64_t v, uint64_t to)
-{
-  return v & -to;
-}
-
-static uint64_t
-round_up (uint64_t v, uint64_t to)
-{
-  return (v + to - 1) & -to;
-}
-
 static void
-begin_change (struct store_direct *s, struct range_lock *l, uint64_t count,
+begin_change (struct store_direct *s, struct block_lock *l, uint64_t count,
               uint64_t offset)
 {
-  LOCK_FOR_SCOPE (&s->lock);
-  range_lock (&s->ranges, &s->lock, l, round_down (offset, s->granule),
-              round_up (offset + count, s->granule));
+  block_lock (&s->locks, l, round_down (offset, s->granule),
+              round_up (offset + count, s->granule), true);
 }
 
 static void
-end_change (struct store_direct *s, struct range_lock *l)
+end_change (struct store_direct *s, struct block_lock *l)
 {
-  LOCK_FOR_SCOPE (&s->lock);
-  range_unlock (&s->ranges, l);
+  block_unlock (&s->locks, l);
 }
 
 static bool
@@ -216,7 +196,7 @@ direct_pwrite (struct store *store, const void *buf, size_t count,
                uint64_t offset)
 {
   struct store_direct *s = (struct store_direct *) store;
-  struct range_lock l;
+  struct block_lock l;
   int r;
 
   begin_change (s, &l, count, offset);
@@ -278,7 +258,7 @@ direct_zero (struct store *store, uint64_t count, uint64_t offset,
              unsigned flags)
 {
   struct store_direct *s = (struct store_direct *) store;
-  struct range_lock l;
+  struct block_lock l;
   uint64_t size;
   int r;
 
@@ -295,7 +275,7 @@ static int
 direct_discard (struct store *store, uint64_t count, uint64_t offset)
 {
   struct store_direct *s = (struct store_direct *) store;
-  struct range_lock l;
+  struct block_lock l;
   int r;
 
   begin_change (s, &l, count, offset);
@@ -344,8 +324,7 @@ direct_close (struct store *store)
 {
   struct store_direct *s = (struct store_direct *) store;
 
-  pthread_cond_destroy (&s->ranges.released);
-  pthread_mutex_destroy (&s->lock);
+  pthread_mutex_destroy (&s->locks.mutex);
   store_close (s->cached);
   store_close (s->direct);
   free (s);
@@ -392,8 +371,7 @@ store_direct_new (struct store *direct, struct store *cached,
   if (s->limits.block < limits->memory)
     s->limits.block = limits->memory;
   s->granule = s->limits.block > page ? s->limits.block : page;
-  pthread_mutex_init (&s->lock, NULL);
-  pthread_cond_init (&s->ranges.released, NULL);
+  pthread_mutex_init (&s->locks.mutex, NULL);
   return &s->store;
 }
 

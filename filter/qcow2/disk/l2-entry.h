@@ -49,10 +49,9 @@ l2_entry_is_allocated (const struct geometry *g, uint64_t entry)
 }
 
 /* Interprets the entry of the cluster that holds guest offset.  The run
- * begins at the start of the subcluster that holds it and reaches over the
- * subclusters behind it in this cluster that say the same; that of a
- * compressed cluster begins at, and is, the cluster.  Clears nothing: *run is
- * all 0 before.  file_size is the image file's, in bytes.
+ * begins there and ends with the cluster, or with the last of its subclusters
+ * that say the same.  *run is all 0 before.  file_size is the image file's, in
+ * bytes.
  */
 void l2_entry_classify (const struct geometry *g, uint64_t file_size,
                         uint64_t entry, uint64_t bitmap, uint64_t offset,

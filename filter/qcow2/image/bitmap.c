@@ -31,7 +31,8 @@
 #include "image/bitmap.h"
 #include "base/cleanup.h"
 #include "base/mutant.h"
-#include "image/writer.h"
+#include "data/writer.h"
+#include "space/allocator.h"
 
 static uint64_t
 nr_bits (const struct layer *layer, const struct bitmap *b)
@@ -404,13 +405,7 @@ set_flags (struct writer *w, const struct bitmap *b, uint32_t flags)
 static int
 flush_file (struct writer *w)
 {
-  const int r = store_flush (w->layer->file);
-
-  if (r < 0 && !MUTANT (forget_failed_bitmap)) {
-    LOCK_FOR_SCOPE (&w->lock);
-    writer_fail (w, false, "flushing the image file failed");
-  }
-  return r;
+  return health_flush (&w->health, w->layer->file, FLUSH_BITMAPS);
 }
 
 int
@@ -420,9 +415,9 @@ bitmap_open (struct writer *w)
   int r;
 
   LOCK_FOR_SCOPE (&w->bitmap_lock);
-  if (w->bitmaps_open == BITMAPS_OPEN)
+  if (w->in_use_mark == MARK_SET)
     return 0;
-  w->bitmaps_open = BITMAPS_UNCLEAR;
+  w->in_use_mark = MARK_UNKNOWN;
   for (size_t i = 0; i < list->count; i++) {
     struct bitmap *b = &list->bitmap[i];
 
@@ -432,7 +427,7 @@ bitmap_open (struct writer *w)
   }
   if (!MUTANT (bitmap_open_late) && (r = flush_file (w)) < 0)
     return r;
-  w->bitmaps_open = BITMAPS_OPEN;
+  w->in_use_mark = MARK_SET;
   return 0;
 }
 
@@ -502,9 +497,8 @@ store_piece (struct writer *w, struct bitmap *b, uint64_t index)
   const size_t size = layer_cluster_size (layer);
   const _Atomic uint8_t *piece = b->fresh[index];
   const uint64_t entry = be64_get (b->table[index]);
-  uint64_t host = entry & QCOW2_BITMAP_OFFSET, got;
+  uint64_t host = entry & QCOW2_BITMAP_OFFSET;
   CLEANUP_FREE uint8_t *bits = NULL;
-  bool zero, fresh = false;
   int r;
 
   if (host == 0 && (entry & QCOW2_BITMAP_ALL_ONES))
@@ -516,27 +510,10 @@ store_piece (struct writer *w, struct bitmap *b, uint64_t index)
     return r;
   for (size_t i = 0; i < size; i++)
     bits[i] |= piece[i];
-  if (host == 0) {
-    LOCK_FOR_SCOPE (&w->lock);
-    r = w->failed ? -EIO : refcount_alloc (w, 1, &host, &got, &zero);
-    if (r < 0)
-      return r;
-    r = metadata_add (w, host >> layer->geo.cluster_bits);
-    if (r < 0) {
-      refcount_unalloc (w, host, 1);
-      return r;
-    }
-    fresh = true;
-  }
-  r = store_pwrite (layer->file, bits, size, host);
+  r = host ? store_pwrite (layer->file, bits, size, host)
+           : allocator_alloc_table (&w->counts, bits, &host);
   if (r == 0)
     b->table[index] = be64_make (host);
-  else if (fresh) {
-    LOCK_FOR_SCOPE (&w->lock);
-    metadata_remove (w, host >> layer->geo.cluster_bits);
-    if (!w->failed)
-      refcount_unalloc (w, host, 1);
-  }
   return r;
 }
 
@@ -576,7 +553,7 @@ store_all (struct writer *w, struct bitmap_list *list)
       return r;
   /* The bits, and the counts of their clusters, before what refers to them. */
   if (!MUTANT (bitmap_table_early)
-      && ((r = commit (w)) < 0 || (r = flush_file (w)) < 0))
+      && ((r = commit_run (&w->commit)) < 0 || (r = flush_file (w)) < 0))
     return r;
   for (size_t i = 0; i < list->count; i++)
     if (list->bitmap[i].fresh
@@ -598,31 +575,23 @@ int
 bitmap_close (struct writer *w)
 {
   struct bitmap_list *list = w->layer->bitmaps;
-  unsigned set;
+  unsigned epoch;
   int before, r;
 
   if (!w->tracking)
     return 0;
   LOCK_FOR_SCOPE (&w->bitmap_lock);
-  if (w->bitmaps_open == BITMAPS_CLOSED)
+  if (w->in_use_mark == MARK_CLEAR)
     return 0;
 
   /* From here on a change does not find them open and waits for the lock. */
-  before = w->bitmaps_open;
-  w->bitmaps_open = BITMAPS_UNCLEAR;
-  {
-    /* There is one grace period at a time; take the writer's if it has one. */
-    LOCK_FOR_SCOPE (&w->lock);
-    commit_reap (w);
-    if (w->grace.count || !inflight_flip (&w->inflight, &set))
-      set = 2;                  /* no grace period: look at both sets */
-  }
-  if (MUTANT (bitmap_no_grace))
-    ;
-  else if (set == 2 ? !inflight_is_empty (&w->inflight, 0)
-                      || !inflight_is_empty (&w->inflight, 1)
-                    : !inflight_is_empty (&w->inflight, set)) {
-    w->bitmaps_open = before;
+  before = w->in_use_mark;
+  w->in_use_mark = MARK_UNKNOWN;
+  deferred_free_reap (&w->frees);
+  if (!MUTANT (bitmap_no_grace)
+      && !(epochs_advance (&w->epochs, &epoch)
+           ? epochs_drained (&w->epochs, epoch) : epochs_idle (&w->epochs))) {
+    w->in_use_mark = before;
     return -EBUSY;
   }
 
@@ -630,7 +599,7 @@ bitmap_close (struct writer *w)
   r = store_all (w, list);
   if (r < 0)
     return r;
-  w->bitmaps_open = BITMAPS_CLOSED;
+  w->in_use_mark = MARK_CLEAR;
   for (size_t i = 0; i < list->count; i++) {
     struct bitmap *b = &list->bitmap[i];
 

@@ -21,7 +21,7 @@
 #include "base/cleanup.h"
 #include "map/mapping.h"
 #include "disk/snapshot.h"
-#include "image/writer.h"
+#include "space/refcounts.h"
 
 /* Findings that are reported one by one. */
 #define MAX_REPORTS 20

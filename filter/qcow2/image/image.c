@@ -21,8 +21,9 @@
 #include "image/chain.h"
 #include "image/check.h"
 #include "image/layer-open.h"
+#include "image/settle.h"
 #include "image/writer.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 /* --- opening and closing --- */
 
@@ -72,7 +73,7 @@ open_chain (struct image *image, struct store *store,
 
   if ((r = layer_open (store, IMAGE_QCOW2, options, 0, &image->top)) < 0)
     return r;
-  image->tables = table_cache_new (options->l2_cache_size);
+  image->tables = l2_cache_new (options->l2_cache_size);
   image->decoded = decoded_cache_new (options->decoded_cache_size);
   if (image->tables == NULL || image->decoded == NULL)
     return -ENOMEM;
@@ -185,10 +186,10 @@ image_close (struct image *image)
     next = layer->backing;
     writer_close (layer);
     if (layer->l2 && layer->tables)
-      table_cache_drop (layer);
+      l2_cache_drop (layer);
     layer_close (layer);
   }
-  table_cache_free (image->tables);
+  l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
   free (image->exported_table);
   free (image);
@@ -229,7 +230,8 @@ image_describe (const struct image *image)
     fputs (", zstd", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
-             layer->geo.data_file_raw ? "raw " : "", base_name (layer->clusters->name));
+             layer->geo.data_file_raw ? "raw " : "",
+             base_name (layer->clusters->name));
   if (layer->backing)
     fprintf (f, ", backing file %s", base_name (layer->backing->file->name));
   if (fclose (f) != 0) {
@@ -300,7 +302,7 @@ image_has_failed (const struct image *image)
 {
   const struct writer *w = image->top->writer;
 
-  return w && w->failed && !w->refused;
+  return w && !health_ok (&w->health) && !w->refused;
 }
 
 int

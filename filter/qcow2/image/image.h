@@ -46,8 +46,8 @@ struct image_write_env {
   /* Called before the first change of a session: makes sure that what is
    * written to the image file from now on reaches it as it is, by writing to
    * length bytes from offset, which nothing refers to; with grow, they lie
-   * past the end of the file.  Length 0: there is no such space.  Sets *can_grow.  Returns 0 or -errno
-   * (reported).
+   * past the end of the file.  Length 0: there is no such space.  Sets
+   * *can_grow.  Returns 0 or -errno (reported).
    */
   int (*prove) (void *opaque, uint64_t offset, uint64_t length, bool grow,
                 bool *can_grow);

@@ -20,7 +20,7 @@ struct bitmap_list;
 struct decoded_cache;
 struct l2_table;
 struct snapshot_list;
-struct table_cache;
+struct l2_cache;
 struct writer;
 
 /* A qcow2 image, or a raw file at the end of a chain.  All of it is set when
@@ -54,7 +54,7 @@ struct layer {
 
   struct snapshot_list *snapshots; /* NULL: none */
   struct bitmap_list *bitmaps;  /* NULL: none */
-  struct table_cache *tables;   /* shared by the layers of a chain */
+  struct l2_cache *tables;   /* shared by the layers of a chain */
   struct decoded_cache *decoded; /* likewise */
   struct writer *writer;        /* NULL: this layer is only read */
   struct report_limit limit;
@@ -90,6 +90,23 @@ static inline uint32_t
 layer_l2_index (const struct layer *layer, uint64_t offset)
 {
   return geometry_l2_index (&layer->geo, offset);
+}
+
+/* How much of the guest's disk one L2 table describes, and how much of that
+ * lies behind a guest offset.
+ */
+static inline uint64_t
+layer_table_reach (const struct layer *layer)
+{
+  return UINT64_C (1) << geometry_table_bits (&layer->geo);
+}
+
+static inline uint64_t
+layer_left_in_table (const struct layer *layer, uint64_t offset)
+{
+  const uint64_t reach = layer_table_reach (layer);
+
+  return reach - (offset & (reach - 1));
 }
 
 /* Does a guest offset read as zeros where this layer has nothing? */
