@@ -262,6 +262,22 @@ note_advice (const char *value)
   return 0;
 }
 
+static int
+set_detect_zeroes (const char *key, const char *value)
+{
+  if (strcmp (value, "off") == 0)
+    config.write.detect_zeroes = DETECT_OFF;
+  else if (strcmp (value, "on") == 0)
+    config.write.detect_zeroes = DETECT_ON;
+  else if (strcmp (value, "unmap") == 0)
+    config.write.detect_zeroes = DETECT_UNMAP;
+  else {
+    nbdkit_error ("%s=%s: it must be off, on or unmap", key, value);
+    return -1;
+  }
+  return 1;
+}
+
 int
 config_parse (const char *key, const char *value)
 {
@@ -308,6 +324,10 @@ config_parse (const char *key, const char *value)
     return parse_bool (value, &config.lock);
   if (strcmp (key, "qcow2ext-trust-below") == 0)
     return parse_bool (value, &config.trust_below);
+  if (strcmp (key, "qcow2ext-compress") == 0)
+    return parse_bool (value, &config.write.compress);
+  if (strcmp (key, "qcow2ext-detect-zeroes") == 0)
+    return set_detect_zeroes (key, value);
   if (strcmp (key, "qcow2ext-direct") == 0)
     return parse_bool (value, &config.direct);
   if (strcmp (key, "qcow2ext-l2-cache-size") == 0)

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "data/write-options.h"
+
 /* What the command line said.  Constant after config_complete. */
 struct config {
   char *image_path;             /* the plugin's file=, absolute, or the path
@@ -32,6 +34,7 @@ struct config {
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
+  struct write_options write;   /* what becomes of what is written */
   bool direct;                  /* past the page cache */
   int advice;                   /* the file plugin's fadvise=, as
                                    posix_fadvise takes it */
@@ -70,6 +73,10 @@ void config_free (void);
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \
   "                                  through filters below (default false).\n" \
+  "qcow2ext-compress=<BOOL>          Compress the clusters that are written as a\n" \
+  "                                  whole (default false).\n" \
+  "qcow2ext-detect-zeroes=off|on|unmap Zero clusters where zeros are written,\n" \
+  "                                  and give their space back (default off).\n" \
   "qcow2ext-direct=<BOOL>            Read and write the image and its data file\n" \
   "                                  past the page cache (default false).\n" \
   "qcow2ext-l2-cache-size=<SIZE>     Memory for L2 tables (default 32M).\n" \

@@ -188,6 +188,7 @@ open_image (struct served_image *served, struct store *store,
     .decoded_cache_size = config.decoded_cache_size,
     .bitmap = config.bitmap,
     .check = config.check && purpose->snapshot == NULL,
+    .write = config.write,
     .want_data_file = config.data_file != NULL,
     .warn = !served->warned,
   };

@@ -13,7 +13,7 @@
 
 #include "base/mutant.h"
 #include "base/pause-point.h"
-#include "data/write-range.h"
+#include "data/write-content.h"
 #include "data/write.h"
 #include "data/zero.h"
 #include "image/bitmap.h"
@@ -140,7 +140,7 @@ layer_write (struct layer *layer, const void *buf, size_t count,
 
     if ((r = enter_change (layer, count, offset, &ticket)) < 0)
       return r;
-    r = write_range (w, buf, count, offset);
+    r = write_content (w, buf, count, offset);
     epochs_leave (&w->epochs, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)

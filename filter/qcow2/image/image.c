@@ -134,17 +134,30 @@ why_read_only (const struct image *image, const struct image_write_env *env)
   return env->refuse (env->opaque, layer->geo.has_data_file);
 }
 
+/* Can what is written be compressed, if that is wanted? */
 static int
-open_for_writing (struct image *image, const struct image_write_env *env)
+check_write_options (const struct layer *layer,
+                     const struct write_options *options)
 {
-  const char *why = why_read_only (image, env);
+  if (!options->compress || !layer->geo.has_data_file)
+    return 0;
+  report_error ("%s: what is written cannot be compressed: the image has an "
+                "external data file, which holds clusters only as they are",
+                layer->file->name);
+  return -ENOTSUP;
+}
+
+static int
+open_for_writing (struct image *image, const struct image_options *options)
+{
+  const char *why = why_read_only (image, options->write_env);
 
   if (why) {
     report_warning ("%s: the image is served read-only: %s",
                     image->top->file->name, why);
     return 0;
   }
-  return writer_open (image->top, env);
+  return writer_open (image->top, options->write_env, &options->write);
 }
 
 int
@@ -162,8 +175,10 @@ image_open (struct store *store, const struct image_options *options,
     r = bitmap_show (image, options->bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
+  if (r == 0)
+    r = check_write_options (image->top, &options->write);
   if (r == 0 && options->write_env)
-    r = open_for_writing (image, options->write_env);
+    r = open_for_writing (image, options);
 
   if (r < 0) {
     if (r == -ENOMEM)
@@ -252,6 +267,15 @@ uint64_t
 image_subcluster_size (const struct image *image)
 {
   return layer_subcluster_size (image->top);
+}
+
+uint64_t
+image_preferred_size (const struct image *image)
+{
+  const struct layer *top = image->top;
+
+  return top->writer && top->writer->encoder ? layer_cluster_size (top)
+                                             : layer_subcluster_size (top);
 }
 
 const struct snapshot_list *

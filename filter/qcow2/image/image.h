@@ -11,6 +11,7 @@
 
 #include "base/report.h"
 #include "base/store.h"
+#include "data/write-options.h"
 #include "disk/format.h"
 
 struct snapshot_list;
@@ -62,6 +63,7 @@ struct image_options {
   bool check;                   /* check for consistency */
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
+  struct write_options write;
   bool want_data_file;          /* fail if the image does not use one */
   bool warn;                    /* report dirty and corrupt images */
 };
@@ -83,6 +85,9 @@ uint64_t image_size (const struct image *image);
 
 /* The smallest part of the disk that has a state of its own, in bytes. */
 uint64_t image_subcluster_size (const struct image *image);
+
+/* Requests of this size, in bytes, and aligned to it, suit the image best. */
+uint64_t image_preferred_size (const struct image *image);
 
 /* The snapshots of the image that is served; NULL: none were read. */
 const struct snapshot_list *image_snapshots (const struct image *image);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/is-zero.h"
 #include "base/mutant.h"
 #include "disk/snapshot.h"
 #include "image/bitmap.h"
@@ -18,14 +19,6 @@
 
 /* How much of an L1 table is looked at in one go. */
 #define L1_CHUNK 65536
-
-static bool
-is_zero (const void *p, size_t n)
-{
-  const uint8_t *b = p;
-
-  return n == 0 || (b[0] == 0 && memcmp (b, b + 1, n - 1) == 0);
-}
 
 /* Reads an L1 table that has been found to be within the limits.  Pages of
  * the table that hold nothing cost no memory: a huge, empty disk is cheap.
