@@ -252,7 +252,7 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   const int fd = open_local (served, writable, &st);
   struct purpose purpose = { .snapshot = snapshot, .lock = config.lock,
                              .serve = true };
-  struct store *store;
+  struct store *store, *data;
 
   o->key = key_of (fd, &st);
   o->has_failed = has_failed (served, &o->key);
@@ -288,9 +288,10 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
                          &st, &purpose);
   if (o->image == NULL)
     return -1;
+  data = image_data_file (o->image);
   /* It may have refused to be written to: others may, then. */
-  return config.lock && image_data_file (o->image) && !config.data_is_nbd
-    && store_file_lock (store_direct_file (image_data_file (o->image)),
+  return config.lock && data && !config.data_is_nbd
+    && store_file_lock (store_direct_file (data),
                         image_is_writable (o->image)) < 0 ? -1 : 0;
 }
 

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/bitmap.h"
 #include "image/check.h"
 #include "hostile.h"
 #include "image-checker.h"
@@ -630,9 +629,7 @@ static int
 get_extents (struct session *s, uint64_t offset, uint64_t length)
 {
   struct extents e = { .s = s, .next = offset, .end = offset + length };
-  const int r = s->image->exported_bitmap
-    ? bitmap_extents (s->image, length, offset, see_extent, &e)
-    : image_extents (s->image, length, offset, see_extent, &e);
+  const int r = image_extents (s->image, length, offset, see_extent, &e);
 
   if (r == 0 && e.next < offset + length)
     fail (s, "extents end too early");

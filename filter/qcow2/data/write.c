@@ -11,12 +11,10 @@
 #include <errno.h>
 #include <time.h>
 
-#include "base/mutant.h"
-#include "base/pause-point.h"
+#include "data/bitmap-tracker.h"
 #include "data/write-content.h"
 #include "data/write.h"
 #include "data/zero.h"
-#include "image/bitmap.h"
 #include "map/l2-cache.h"
 
 /* Bytes that were let go of and wait for a commit, before one is made. */
@@ -40,39 +38,6 @@ begin (struct layer *layer)
     w->settled = false;
   }
   return r;
-}
-
-/* Counts a change of a guest range as under way, with the bitmaps marked as in
- * use and the change recorded.
- */
-static int
-enter_change (struct layer *layer, uint64_t count, uint64_t offset,
-              struct epoch_ticket *ticket)
-{
-  struct writer *w = layer->writer;
-  int r;
-
-  if (MUTANT (bitmap_look_first) && w->tracking
-      && w->in_use_mark == MARK_SET) {
-    PAUSE_POINT ("change: looked first");
-    *ticket = epochs_enter (&w->epochs);
-    bitmap_record (layer, count, offset);
-    return 0;
-  }
-  for (;;) {
-    *ticket = epochs_enter (&w->epochs);
-    PAUSE_POINT ("change: in flight");
-    if (!w->tracking)
-      return 0;
-    if (w->in_use_mark == MARK_SET) {
-      PAUSE_POINT ("change: bitmaps are open");
-      bitmap_record (layer, count, offset);
-      return 0;
-    }
-    epochs_leave (&w->epochs, *ticket);
-    if ((r = bitmap_open (w)) < 0)
-      return r;
-  }
 }
 
 /* After a request: commits if too much waits for that. */
@@ -138,7 +103,8 @@ layer_write (struct layer *layer, const void *buf, size_t count,
   do {
     struct epoch_ticket ticket;
 
-    if ((r = enter_change (layer, count, offset, &ticket)) < 0)
+    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+                                   &ticket)) < 0)
       return r;
     r = write_content (w, buf, count, offset);
     epochs_leave (&w->epochs, ticket);
@@ -167,7 +133,8 @@ zero_or_trim (struct layer *layer, struct zero_request *z, uint64_t count,
   do {
     struct epoch_ticket ticket;
 
-    if ((r = enter_change (layer, count, offset, &ticket)) < 0)
+    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+                                   &ticket)) < 0)
       return r;
     r = zero_range (z, count, offset);
     epochs_leave (&w->epochs, ticket);

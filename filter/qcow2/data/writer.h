@@ -6,7 +6,7 @@
  *
  * Order of the locks, each of which is taken only after those before it:
  *
- *   start_lock, bitmap_lock         the first change; bitmaps
+ *   start_lock, tracker's lock      the first change; bitmaps
  *   range lock                      of a guest range
  *   commit's turn                   not a mutex that is held: one at a time
  *   change lock, load locks, cache  tables               } never both of
@@ -36,13 +36,7 @@
 
 struct encoder;
 struct image_write_env;
-
-/* Are the bitmaps that record changes marked in use on disk? */
-enum in_use_mark {
-  MARK_CLEAR,                   /* none is: to be changed before a change */
-  MARK_SET,                     /* all are */
-  MARK_UNKNOWN,                 /* between the two, or something failed */
-};
+struct tracker;
 
 struct writer {
   struct layer *layer;
@@ -57,6 +51,7 @@ struct writer {
   struct place place;
   struct write_options options;
   struct encoder *encoder;      /* of options.compress; or NULL */
+  struct tracker *tracker;      /* of bitmaps; NULL: none records changes */
 
   /* Of image/writer.c: the first change is prepared for, once. */
   int (*start) (struct writer *w); /* 0 or -errno */
@@ -69,11 +64,6 @@ struct writer {
   atomic_bool said_no_space;    /* the log says that there is none */
   atomic_bool active;           /* written to since settling last looked */
   atomic_bool settled;          /* nothing was written since settling */
-
-  /* Bitmaps that record changes. */
-  bool tracking;
-  atomic_int in_use_mark;       /* enum in_use_mark */
-  pthread_mutex_t bitmap_lock;
 };
 
 #endif /* QCOW2_WRITER_H */

@@ -17,7 +17,8 @@
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
-#include "image/bitmap.h"
+#include "disk/bitmap-directory.h"
+#include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
 #include "image/layer-open.h"
@@ -172,7 +173,7 @@ image_open (struct store *store, const struct image_options *options,
   else
     r = open_chain (image, store, options);
   if (r == 0 && options->bitmap)
-    r = bitmap_show (image, options->bitmap);
+    r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0)
@@ -327,6 +328,14 @@ image_has_failed (const struct image *image)
   const struct writer *w = image->top->writer;
 
   return w && !health_ok (&w->health) && !w->refused;
+}
+
+bool
+image_is_unchanged (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started || !w->active;
 }
 
 int

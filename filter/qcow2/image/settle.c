@@ -13,8 +13,8 @@
 
 #include "base/mutant.h"
 #include "base/pause-point.h"
+#include "data/bitmap-tracker.h"
 #include "data/writer.h"
-#include "image/bitmap.h"
 #include "image/settle.h"
 #include "space/allocator.h"
 
@@ -44,21 +44,22 @@ int
 layer_settle (struct layer *layer, bool idle)
 {
   struct writer *w = layer->writer;
-  bool was_settled;
+  bool was_active, was_settled;
   int r;
 
   if (w == NULL || !w->started || w->start_error)
     return 0;
   if (!health_ok (&w->health))
     return -EIO;                /* reported when it failed */
-  if (idle && atomic_exchange (&w->active, false))
+  was_active = atomic_exchange (&w->active, false);
+  if (idle && was_active)
     return 0;                   /* next time */
 
   PAUSE_POINT ("settle: nothing was active");
   was_settled = atomic_exchange (&w->settled, true);
   r = commit_all (w, idle && was_settled);
   if (r == 0) {
-    r = bitmap_close (w);
+    r = tracker_store (w->tracker);
     if (r == -EBUSY && idle) {  /* a request came in between: next time */
       w->settled = false;
       return 0;

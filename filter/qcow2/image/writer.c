@@ -10,10 +10,9 @@
 
 #include "base/cleanup.h"
 #include "base/mutant.h"
+#include "data/bitmap-tracker.h"
 #include "data/compress.h"
 #include "data/encoder.h"
-#include "image/bitmap.h"
-#include "image/claim-metadata.h"
 #include "image/repair.h"
 #include "image/writer.h"
 #include "space/allocator.h"
@@ -63,7 +62,6 @@ writer_open (struct layer *layer, const struct image_write_env *env,
   w->health.file = layer->file;
   w->health.header = &layer->header;
   pthread_mutex_init (&w->start_lock, NULL);
-  pthread_mutex_init (&w->bitmap_lock, NULL);
   epochs_init (&w->epochs);
   metadata_map_init (&w->metadata, layer->geo.cluster_bits);
   refcounts_init (&w->counts, &w->health, &w->metadata, &layer->file_size);
@@ -91,6 +89,7 @@ writer_close (struct layer *layer)
   if (w == NULL)
     return;
   encoder_free (w->encoder);
+  tracker_stop (w->tracker);
   commit_destroy (&w->commit);
   place_destroy (&w->place);
   range_locks_destroy (&w->ranges);
@@ -99,10 +98,22 @@ writer_close (struct layer *layer)
   refcounts_destroy (&w->counts);
   metadata_map_destroy (&w->metadata);
   epochs_destroy (&w->epochs);
-  pthread_mutex_destroy (&w->bitmap_lock);
   pthread_mutex_destroy (&w->start_lock);
   free (w);
   layer->writer = NULL;
+}
+
+static int
+map_metadata (struct writer *w)
+{
+  const struct layer *layer = w->layer;
+  const struct metadata_source source = {
+    .file = layer->file, .file_size = layer_file_size (layer),
+    .header = &layer->header, .snapshots = layer->snapshots,
+    .bitmaps = layer->bitmaps,
+  };
+
+  return metadata_map_build (&w->metadata, &source, &w->health);
 }
 
 /* Makes sure that the file can be written to, and what is free in it. */
@@ -124,7 +135,7 @@ open_space (struct writer *w)
       && (r = env->prove (env->opaque, end, size, true, can_grow)) < 0)
     return r;
   if ((r = refcounts_open (&w->counts)) < 0
-      || (r = claim_metadata (w)) < 0 || grow)
+      || (r = map_metadata (w)) < 0 || grow)
     return r;
 
   /* A device is as large as it is: the proof takes a free cluster of it, and
@@ -144,7 +155,7 @@ prepare (struct writer *w)
 
   if ((r = open_space (w)) < 0
       || (r = repair_image (w)) < 0
-      || (r = bitmap_start (w)) < 0)
+      || (r = tracker_start (w, &w->tracker)) < 0)
     return r;
   return repair_data_file (w);
 }
@@ -158,7 +169,8 @@ writer_start (struct writer *w)
 
     if (r == -ENOSPC && health_ok (&w->health)) { /* there may be space
                                                      another time */
-      bitmap_stop (w);
+      tracker_stop (w->tracker);
+      w->tracker = NULL;
       refcounts_close (&w->counts);
       metadata_map_clear (&w->metadata);
       return r;

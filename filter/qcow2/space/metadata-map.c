@@ -151,38 +151,102 @@ metadata_map_remove (struct metadata_map *m, uint64_t cluster)
   brlock_write_unlock (&m->lock);
 }
 
-int
-metadata_map_claim (struct metadata_map *m, uint64_t offset, uint64_t bytes)
+bool
+metadata_map_is_snapshot_table (const struct metadata_map *m,
+                                uint64_t cluster)
 {
-  if (bytes == 0)
-    return 0;
-  for (uint64_t c = offset >> m->cluster_bits;
-       c <= (offset + bytes - 1) >> m->cluster_bits; c++) {
-    int r;
+  return set_contains (&m->snapshot_tables, cluster);
+}
 
-    if (set_contains (&m->all, c))
-      return -EUCLEAN;
+/* --- what the image has --- */
+
+struct build {
+  struct metadata_map *map;
+  struct health *health;
+  uint64_t file_size;           /* bytes */
+};
+
+static int
+fail_overlap (const struct build *b)
+{
+  return health_mark_corrupt (b->health, "two metadata structures overlap");
+}
+
+/* Puts the clusters of a structure into the map; they must not be in it.  Only
+ * an active L2 table may be a snapshot's, too.
+ */
+static int
+claim (const struct build *b, const struct metadata_range *range)
+{
+  struct metadata_map *m = b->map;
+  uint64_t last;
+  int r;
+
+  if (range->length == 0)
+    return 0;
+  last = (range->offset + range->length - 1) >> m->cluster_bits;
+  for (uint64_t c = range->offset >> m->cluster_bits; c <= last; c++) {
+    if (set_contains (&m->all, c)
+        || (range->kind != METADATA_L2
+            && set_contains (&m->snapshot_tables, c)))
+      return fail_overlap (b);
     if ((r = metadata_map_add (m, c)) < 0)
       return r;
   }
   return 0;
 }
 
-int
-metadata_map_add_snapshot_table (struct metadata_map *m, uint64_t cluster)
+/* A snapshot's L2 table may be that of others, too.  It comes into the map at
+ * the end.
+ */
+static int
+claim_snapshot_table (const struct build *b, const struct metadata_range *range)
 {
+  struct metadata_map *m = b->map;
+  const uint64_t cluster = range->offset >> m->cluster_bits;
   CLEANUP_FREE uint64_t *old = NULL;
   int r;
 
+  if (range->length == 0)
+    return 0;
+  if (set_contains (&m->all, cluster))
+    return fail_overlap (b);
   if ((r = set_reserve (&m->snapshot_tables, &old)) < 0)
     return r;
   set_insert (&m->snapshot_tables, cluster);
-  return metadata_map_add (m, cluster);
+  return 0;
 }
 
-bool
-metadata_map_is_snapshot_table (const struct metadata_map *m,
-                                uint64_t cluster)
+static int
+claim_range (void *opaque, const struct metadata_range *range)
 {
-  return set_contains (&m->snapshot_tables, cluster);
+  const struct build *b = opaque;
+  const uint64_t size = UINT64_C (1) << b->map->cluster_bits;
+
+  if (range->snapshot && range->kind == METADATA_L2)
+    return claim_snapshot_table (b, range);
+  if (range->snapshot
+      && (range->length > QCOW2_MAX_L1_BYTES || range->offset > b->file_size
+          || range->length > b->file_size - range->offset
+          || range->offset & (size - 1)))
+    return health_mark_corrupt (b->health,
+                                "the L1 table of a snapshot is misplaced");
+  return claim (b, range);
+}
+
+int
+metadata_map_build (struct metadata_map *m,
+                    const struct metadata_source *source,
+                    struct health *health)
+{
+  struct build b = {
+    .map = m, .health = health, .file_size = source->file_size
+  };
+  const struct cluster_set *s = &m->snapshot_tables;
+  int r = metadata_walk (source, claim_range, &b);
+
+  for (size_t i = 0; r == 0 && i < s->room; i++)
+    if (s->slot[i])
+      r = metadata_map_add (m, s->slot[i] - 1);
+  return r;
 }

@@ -18,6 +18,8 @@
 #include <stdint.h>
 
 #include "base/brlock.h"
+#include "commit/health.h"
+#include "disk/metadata-walk.h"
 
 /* A set of clusters, by number. */
 struct cluster_set {
@@ -45,18 +47,17 @@ bool metadata_map_overlaps (struct metadata_map *m, uint64_t offset,
 int metadata_map_add (struct metadata_map *m, uint64_t cluster);
 void metadata_map_remove (struct metadata_map *m, uint64_t cluster);
 
-/* Adds the clusters of a host range, which must not be there: otherwise
- * -EUCLEAN.
+/* The L2 table of a snapshot may be shared, and stays metadata as long as the
+ * image is written to.
  */
-int metadata_map_claim (struct metadata_map *m, uint64_t offset,
-                        uint64_t bytes);
-
-/* An L2 table of a snapshot may be shared and stays metadata as long as the
- * image is written to.  Adding is for one thread, before the first change.
- */
-int metadata_map_add_snapshot_table (struct metadata_map *m,
-                                     uint64_t cluster);
 bool metadata_map_is_snapshot_table (const struct metadata_map *m,
                                      uint64_t cluster);
+
+/* Fills the map with all that the image has, before the first change.  0 or
+ * -errno; two structures that overlap end writing.
+ */
+int metadata_map_build (struct metadata_map *m,
+                        const struct metadata_source *source,
+                        struct health *health);
 
 #endif /* QCOW2_METADATA_MAP_H */
