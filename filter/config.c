@@ -119,6 +119,17 @@ set_backing_format (const char *key, const char *value)
   return set_string (key, &config.backing_format, copy_string (value));
 }
 
+static int
+set_exports (const char *key, const char *value)
+{
+  if (strcmp (value, "all") != 0 && strcmp (value, "disk") != 0) {
+    nbdkit_error ("%s=%s: it must be disk or all", key, value);
+    return -1;
+  }
+  config.all_exports = strcmp (value, "all") == 0;
+  return 1;
+}
+
 /* What libnbd takes for the URI of an NBD server.  A file of such a name can
  * still be given with "./" before it.
  */
@@ -279,8 +290,8 @@ config_parse (const char *key, const char *value)
     return add_allow (key, value);
   if (strcmp (key, "qcow2ext-snapshot") == 0)
     return set_string (key, &config.snapshot, copy_string (value));
-  if (strcmp (key, "qcow2ext-list-snapshots") == 0)
-    return parse_bool (value, &config.list_snapshots);
+  if (strcmp (key, "qcow2ext-exports") == 0)
+    return set_exports (key, value);
   if (strcmp (key, "qcow2ext-bitmap") == 0)
     return set_string (key, &config.bitmap, copy_string (value));
   if (strcmp (key, "qcow2ext-check") == 0)
@@ -311,14 +322,14 @@ config_check (void)
     nbdkit_error ("qcow2ext-allow=none excludes other qcow2ext-allow=");
     return -1;
   }
-  if (config.snapshot && config.list_snapshots) {
-    nbdkit_error ("qcow2ext-snapshot= and qcow2ext-list-snapshots= exclude "
-                  "each other");
+  if (config.all_exports && (config.snapshot || config.bitmap)) {
+    nbdkit_error ("qcow2ext-exports=all and %s exclude each other",
+                  config.snapshot ? "qcow2ext-snapshot=" : "qcow2ext-bitmap=");
     return -1;
   }
-  if (config.bitmap && (config.snapshot || config.list_snapshots)) {
+  if (config.bitmap && config.snapshot) {
     nbdkit_error ("qcow2ext-bitmap= is about the live disk and excludes "
-                  "snapshots");
+                  "qcow2ext-snapshot=");
     return -1;
   }
   if (config.several_files) {

@@ -25,7 +25,7 @@ struct config {
   size_t nr_allow;
   bool allow_none;
   char *snapshot;               /* ID or name, or NULL */
-  bool list_snapshots;
+  bool all_exports;             /* snapshots and bitmaps are exports, too */
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
   char *bitmap;                 /* name, or NULL */
@@ -57,7 +57,8 @@ void config_free (void);
   "                                  be (repeatable; default: the image's\n" \
   "                                  own directory).\n"                 \
   "qcow2ext-snapshot=<ID>|<NAME>     Serve an internal snapshot.\n"     \
-  "qcow2ext-list-snapshots=<BOOL>    Make each snapshot an export.\n"   \
+  "qcow2ext-exports=disk|all         What is an export: the disk, or also each\n" \
+  "                                  snapshot and bitmap (default disk).\n" \
   "qcow2ext-bitmap=<NAME>            Show a dirty bitmap as extents, read-only:\n" \
   "                                  what changed is data, the rest holes.\n" \
   "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \

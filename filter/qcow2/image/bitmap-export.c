@@ -33,8 +33,16 @@ report_missing (const struct store *file, const struct bitmap_list *list,
                 names);
 }
 
+static void
+report_inconsistent (const struct layer *layer, const struct bitmap *b)
+{
+  report_error ("%s: bitmap \"%s\" is inconsistent: it was in use when somebody "
+                "stopped, and does not tell what has changed",
+                layer->file->name, b->name);
+}
+
 int
-bitmap_export (struct image *image, const char *name)
+bitmap_export (struct image *image, const char *name, bool any)
 {
   struct layer *layer = image->top;
   const struct bitmap_list *list = layer->bitmaps;
@@ -44,13 +52,13 @@ bitmap_export (struct image *image, const char *name)
 
     if (strcmp (b->name, name) != 0)
       continue;
+    image->exported_bitmap = b;
+    if (!b->usable && any)
+      return 0;
     if (!b->usable) {
-      report_error ("%s: bitmap \"%s\" is inconsistent: it was in use when "
-                    "somebody stopped, and does not tell what has changed",
-                    layer->file->name, name);
+      report_inconsistent (layer, b);
       return -EINVAL;
     }
-    image->exported_bitmap = b;
     return bitmap_read_table (layer->file, layer_file_size (layer),
                               &layer->header, b, &image->exported_table);
   }
@@ -76,14 +84,21 @@ same_bits (const uint64_t *bits, uint64_t first, uint64_t end)
   return end - first;
 }
 
+/* A bitmap that is read. */
+struct source {
+  const struct layer *layer;
+  const struct bitmap *bitmap;
+  const be64 *table;
+};
+
 /* Shows the range [offset, end), whose bits lie in one chunk. */
 static int
-show_chunk (struct image *image, const uint64_t *bits, uint64_t offset,
+show_chunk (const struct source *s, const uint64_t *bits, uint64_t offset,
             uint64_t end, extent_fn fn, void *opaque)
 {
-  const unsigned granularity = image->exported_bitmap->granularity_bits;
+  const unsigned granularity = s->bitmap->granularity_bits;
   const uint64_t mask =
-    (UINT64_C (1) << bitmap_chunk_bits (&image->top->header)) - 1;
+    (UINT64_C (1) << bitmap_chunk_bits (&s->layer->header)) - 1;
   const uint64_t last = (end - 1) >> granularity & mask;
 
   while (offset < end) {
@@ -101,14 +116,13 @@ show_chunk (struct image *image, const uint64_t *bits, uint64_t offset,
   return 0;
 }
 
-int
-bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
-                extent_fn fn, void *opaque)
+static int
+show (const struct source *s, uint64_t count, uint64_t offset, extent_fn fn,
+      void *opaque)
 {
-  struct layer *layer = image->top;
-  const struct bitmap *b = image->exported_bitmap;
+  const struct layer *layer = s->layer;
   const unsigned reach =        /* of a chunk: log2 of bytes */
-    bitmap_chunk_bits (&layer->header) + b->granularity_bits;
+    bitmap_chunk_bits (&layer->header) + s->bitmap->granularity_bits;
   const uint64_t size = layer_cluster_size (layer);
   const uint64_t end = offset + count;
   CLEANUP_FREE uint64_t *bits = NULL;
@@ -116,7 +130,7 @@ bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
 
   while (r == 0 && offset < end) {
     const uint64_t index = offset >> reach;
-    const uint64_t entry = be64_get (image->exported_table[index]);
+    const uint64_t entry = be64_get (s->table[index]);
     const uint64_t host = entry & QCOW2_BITMAP_OFFSET;
     const uint64_t left =
       (UINT64_C (1) << reach) - (offset & ((UINT64_C (1) << reach) - 1));
@@ -130,9 +144,56 @@ bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
         return -ENOMEM;
       r = store_pread (layer->file, bits, size, host);
       if (r == 0)
-        r = show_chunk (image, bits, offset, next, fn, opaque);
+        r = show_chunk (s, bits, offset, next, fn, opaque);
     }
     offset = next;
   }
+  return r;
+}
+
+int
+bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
+                extent_fn fn, void *opaque)
+{
+  const struct source s = {
+    .layer = image->top, .bitmap = image->exported_bitmap,
+    .table = image->exported_table,
+  };
+
+  if (s.table == NULL) {
+    if (report_allowed (&image->top->limit))
+      report_inconsistent (image->top, s.bitmap);
+    return -EIO;
+  }
+  return show (&s, count, offset, fn, opaque);
+}
+
+static int
+add_dirty (void *opaque, uint64_t offset, uint64_t length, unsigned type)
+{
+  (void) offset;
+  if (type == DIRTY)
+    *(uint64_t *) opaque += length;
+  return 0;
+}
+
+int
+image_bitmap_changed (const struct image *image, size_t index,
+                      uint64_t *bytes)
+{
+  const struct layer *layer = image->top;
+  const struct bitmap *b = &layer->bitmaps->bitmap[index];
+  CLEANUP_FREE be64 *table = NULL;
+  int r;
+
+  *bytes = 0;
+  r = bitmap_read_table (layer->file, layer_file_size (layer),
+                         &layer->header, b, &table);
+  if (r < 0)
+    return r;
+  r = show (&(struct source) { .layer = layer, .bitmap = b, .table = table },
+            layer->size, 0, add_dirty, bytes);
+  if (r < 0)
+    bitmap_report_table (layer->file, b, r);
   return r;
 }

@@ -7,10 +7,11 @@
 
 #include "image/chain.h"
 
-/* Makes image_extents show the bitmap of that name.  Returns 0 or -errno
- * (reported).
+/* Makes image_extents show the bitmap of that name.  Fails if it is
+ * inconsistent; with "any", it is then image_extents that fails.  Returns 0 or
+ * -errno (reported).
  */
-int bitmap_export (struct image *image, const char *name);
+int bitmap_export (struct image *image, const char *name, bool any);
 
 /* Like image_extents, of the bitmap: dirty ranges are data, clean ones holes
  * that read as zeros.

@@ -178,7 +178,7 @@ image_open (struct store *store, const struct image_options *options,
   else
     r = open_chain (image, store, options);
   if (r == 0 && options->bitmap)
-    r = bitmap_export (image, options->bitmap);
+    r = bitmap_export (image, options->bitmap, options->any_bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0 && options->write_env)
@@ -279,6 +279,27 @@ image_snapshots (const struct image *image)
   return image->top->snapshots;
 }
 
+size_t
+image_bitmaps (const struct image *image)
+{
+  const struct bitmap_list *list = image->top->bitmaps;
+
+  return list && !list->damaged ? list->count : 0;
+}
+
+struct image_bitmap
+image_bitmap (const struct image *image, size_t index)
+{
+  const struct bitmap *b = &image->top->bitmaps->bitmap[index];
+
+  return (struct image_bitmap) {
+    .name = b->name,
+    .granularity = UINT64_C (1) << b->granularity_bits,
+    .enabled = b->flags & QCOW2_BITMAP_AUTO,
+    .usable = b->usable,
+  };
+}
+
 struct store *
 image_data_file (const struct image *image)
 {
@@ -330,6 +351,14 @@ image_is_unchanged (const struct image *image)
   const struct writer *w = image->top->writer;
 
   return w == NULL || !w->started || !w->active;
+}
+
+bool
+image_is_pristine (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started;
 }
 
 int

@@ -59,6 +59,8 @@ struct image_options {
   const struct image_write_env *write_env; /* NULL: open for reading only */
   const char *snapshot;         /* ID or name; NULL: the active disk */
   const char *bitmap;           /* its name; show it as extents; or NULL */
+  bool any_bitmap;              /* if it is inconsistent, that fails extents,
+                                   and not image_open */
   bool check;                   /* check for consistency */
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
@@ -87,6 +89,23 @@ uint64_t image_subcluster_size (const struct image *image);
 
 /* The snapshots of the image that is served; NULL: none were read. */
 const struct snapshot_list *image_snapshots (const struct image *image);
+
+/* A bitmap of the image that is served. */
+struct image_bitmap {
+  const char *name;             /* belongs to the image */
+  uint64_t granularity;         /* bytes that a bit stands for */
+  bool enabled;                 /* it is to record what is written */
+  bool usable;                  /* it is consistent */
+};
+
+/* How many there are, as far as their directory is sound; the one of an index
+ * below that; and how many bytes one that is usable says have changed, for
+ * which it is read.  This returns 0 or -errno (reported).
+ */
+size_t image_bitmaps (const struct image *image);
+struct image_bitmap image_bitmap (const struct image *image, size_t index);
+int image_bitmap_changed (const struct image *image, size_t index,
+                          uint64_t *bytes);
 
 /* The store of the external data file, which belongs to the image; NULL: the
  * image has none.
@@ -118,8 +137,9 @@ bool image_is_writable (const struct image *image);
  */
 bool image_has_failed (const struct image *image);
 
-/* Has nothing been written since settling last began? */
+/* Has nothing been written since settling last began?  Or at all? */
 bool image_is_unchanged (const struct image *image);
+bool image_is_pristine (const struct image *image);
 
 /* Writes guest data.  What has been written is durable after image_flush.
  * Requests that overlap may be done in any order; those that do not overlap
