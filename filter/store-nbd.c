@@ -387,7 +387,7 @@ store_nbd_open (const char *uri, bool writable, struct store **store)
     .maximum = s->facts.maximum,
     .maximum_zero = MAX_ZERO,
   };
-  *store = store_blocks_new (&s->store, &limits);
+  *store = store_blocks_new (&s->store, &limits, NULL);
   if (*store == NULL) {
     report_error ("%s: %s", uri, strerror (errno));
     return -ENOMEM;

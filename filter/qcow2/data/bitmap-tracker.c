@@ -22,7 +22,7 @@
  * data which we do not know are left as they are.
  *
  * The lock guards marking and storing, and is held while they do I/O.  It is
- * taken before the turn to commit and writer->lock.
+ * taken before the turn to commit.
  */
 
 #include "build-config.h"
@@ -36,8 +36,9 @@
 #include "base/mutant.h"
 #include "base/pause-point.h"
 #include "data/bitmap-tracker.h"
+#include "data/writer.h"
 #include "disk/bitmap-directory.h"
-#include "image/writer.h"
+#include "space/allocator.h"
 
 /* A bitmap that records. */
 struct recorder {
@@ -164,13 +165,7 @@ write_flags (struct tracker *t, const struct bitmap *b, uint32_t flags)
 static int
 flush_file (struct tracker *t)
 {
-  const int r = store_flush (t->layer->file);
-
-  if (r < 0 && !MUTANT (forget_failed_bitmap)) {
-    LOCK_FOR_SCOPE (&t->w->lock);
-    writer_fail (t->w, false, "flushing the image file failed");
-  }
-  return r;
+  return health_flush (&t->w->health, t->layer->file, FLUSH_BITMAPS);
 }
 
 /* Marks the bitmaps as in use, durably. */
@@ -260,20 +255,20 @@ record (struct tracker *t, uint64_t count, uint64_t offset)
 }
 
 int
-tracker_change_enter (struct tracker *t, struct inflight *inflight,
+tracker_change_enter (struct tracker *t, struct epochs *epochs,
                       uint64_t count, uint64_t offset,
-                      struct inflight_ticket *ticket)
+                      struct epoch_ticket *ticket)
 {
   int r;
 
   if (MUTANT (bitmap_look_first) && t && t->mark == MARK_SET) {
     PAUSE_POINT ("change: looked first");
-    *ticket = inflight_enter (inflight);
+    *ticket = epochs_enter (epochs);
     record (t, count, offset);
     return 0;
   }
   for (;;) {
-    *ticket = inflight_enter (inflight);
+    *ticket = epochs_enter (epochs);
     PAUSE_POINT ("change: in flight");
     if (t == NULL)
       return 0;
@@ -282,43 +277,13 @@ tracker_change_enter (struct tracker *t, struct inflight *inflight,
       record (t, count, offset);
       return 0;
     }
-    inflight_leave (inflight, *ticket);
+    epochs_leave (epochs, *ticket);
     if ((r = mark_in_use (t)) < 0)
       return r;
   }
 }
 
 /* --- storing --- */
-
-/* Finds a cluster for a chunk. */
-static int
-alloc_chunk (struct tracker *t, uint64_t *host)
-{
-  struct writer *w = t->w;
-  uint64_t got;
-  bool zero;
-  int r;
-
-  LOCK_FOR_SCOPE (&w->lock);
-  r = w->failed ? -EIO : refcount_alloc (w, 1, host, &got, &zero);
-  if (r < 0)
-    return r;
-  r = metadata_add (w, *host >> t->layer->geo.cluster_bits);
-  if (r < 0)
-    refcount_unalloc (w, *host, 1);
-  return r;
-}
-
-static void
-unalloc_chunk (struct tracker *t, uint64_t host)
-{
-  struct writer *w = t->w;
-
-  LOCK_FOR_SCOPE (&w->lock);
-  metadata_remove (w, host >> t->layer->geo.cluster_bits);
-  if (!w->failed)
-    refcount_unalloc (w, host, 1);
-}
 
 /* Adds the dirty bits of a chunk to what is on disk.  A new cluster is not yet
  * referred to.
@@ -331,7 +296,6 @@ store_chunk (struct tracker *t, struct recorder *rec, uint64_t index)
   const uint64_t entry = be64_get (rec->table[index]);
   uint64_t host = entry & QCOW2_BITMAP_OFFSET;
   CLEANUP_FREE uint8_t *bits = NULL;
-  bool allocated = false;
   int r;
 
   if (host == 0 && (entry & QCOW2_BITMAP_ALL_ONES))
@@ -343,16 +307,10 @@ store_chunk (struct tracker *t, struct recorder *rec, uint64_t index)
     return r;
   for (size_t i = 0; i < t->chunk_size; i++)
     bits[i] |= dirty[i];
-  if (host == 0) {
-    if ((r = alloc_chunk (t, &host)) < 0)
-      return r;
-    allocated = true;
-  }
-  r = store_pwrite (file, bits, t->chunk_size, host);
+  r = host ? store_pwrite (file, bits, t->chunk_size, host)
+           : allocator_alloc_table (&t->w->counts, bits, &host);
   if (r == 0)
     rec->table[index] = be64_make (host);
-  else if (allocated)
-    unalloc_chunk (t, host);
   return r;
 }
 
@@ -401,7 +359,7 @@ store_all (struct tracker *t)
     return r;
   /* The bits, and the counts of their clusters, before what refers to them. */
   if (!MUTANT (bitmap_table_early)
-      && ((r = commit (t->w)) < 0 || (r = flush_file (t)) < 0))
+      && ((r = commit_run (&t->w->commit)) < 0 || (r = flush_file (t)) < 0))
     return r;
   if ((r = for_dirty_chunks (t, store_entry)) < 0)
     return r;
@@ -418,27 +376,18 @@ store_all (struct tracker *t)
   return flush_file (t);
 }
 
-/* Is a change perhaps still under way that has found the mark set?  There is
- * one grace period at a time: the writer's is taken if it has one.
- */
+/* Is a change perhaps still under way that has found the mark set? */
 static bool
 is_busy (struct tracker *t)
 {
-  struct writer *w = t->w;
-  unsigned set;
+  struct epochs *epochs = &t->w->epochs;
+  unsigned old;
 
-  {
-    LOCK_FOR_SCOPE (&w->lock);
-    commit_reap (w);
-    if (w->grace.count || !inflight_flip (&w->inflight, &set))
-      set = 2;                  /* no grace period: look at both sets */
-  }
+  deferred_free_reap (&t->w->frees);
   if (MUTANT (bitmap_no_grace))
     return false;
-  if (set != 2)
-    return !inflight_is_empty (&w->inflight, set);
-  return !inflight_is_empty (&w->inflight, 0)
-    || !inflight_is_empty (&w->inflight, 1);
+  return epochs_advance (epochs, &old) ? !epochs_drained (epochs, old)
+                                       : !epochs_idle (epochs);
 }
 
 int

@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "space/inflight.h"
+#include "space/epochs.h"
 
 struct tracker;
 struct writer;
@@ -25,9 +25,9 @@ void tracker_stop (struct tracker *t);
  * Takes the tracker's lock and does I/O if the bitmaps are not yet marked.
  * Returns 0, or -errno with nothing counted.
  */
-int tracker_change_enter (struct tracker *t, struct inflight *inflight,
+int tracker_change_enter (struct tracker *t, struct epochs *epochs,
                           uint64_t count, uint64_t offset,
-                          struct inflight_ticket *ticket);
+                          struct epoch_ticket *ticket);
 
 /* Stores what was recorded and marks the bitmaps as consistent, if no change
  * is under way (else -EBUSY).  What was written before is durable.  Commits.

@@ -21,7 +21,7 @@
 #include "disk/metadata-walk.h"
 #include "disk/table.h"
 #include "image/check.h"
-#include "image/writer.h"
+#include "space/refcounts.h"
 
 /* Findings that are reported one by one. */
 #define MAX_REPORTS 20

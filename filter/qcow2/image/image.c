@@ -22,8 +22,9 @@
 #include "image/chain.h"
 #include "image/check.h"
 #include "image/layer-open.h"
+#include "image/settle.h"
 #include "image/writer.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 /* --- opening and closing --- */
 
@@ -73,7 +74,7 @@ open_chain (struct image *image, struct store *store,
 
   if ((r = layer_open (store, IMAGE_QCOW2, options, 0, &image->top)) < 0)
     return r;
-  image->tables = table_cache_new (options->l2_cache_size);
+  image->tables = l2_cache_new (options->l2_cache_size);
   image->decoded = decoded_cache_new (options->decoded_cache_size);
   if (image->tables == NULL || image->decoded == NULL)
     return -ENOMEM;
@@ -205,10 +206,10 @@ image_close (struct image *image)
     next = layer->backing;
     writer_close (layer);
     if (layer->l2 && layer->tables)
-      table_cache_drop (layer);
+      l2_cache_drop (layer);
     layer_close (layer);
   }
-  table_cache_free (image->tables);
+  l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
   free (image->exported_table);
   free (image);
@@ -342,7 +343,7 @@ image_has_failed (const struct image *image)
 {
   const struct writer *w = image->top->writer;
 
-  return w && w->failed && !w->refused;
+  return w && !health_ok (&w->health) && !w->refused;
 }
 
 bool

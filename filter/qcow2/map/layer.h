@@ -20,7 +20,7 @@ struct bitmap_list;
 struct decoded_cache;
 struct l2_table;
 struct snapshot_list;
-struct table_cache;
+struct l2_cache;
 struct writer;
 
 /* A qcow2 image, or a raw file at the end of a chain.  All of it is set when
@@ -54,7 +54,7 @@ struct layer {
 
   struct snapshot_list *snapshots; /* NULL: none */
   struct bitmap_list *bitmaps;  /* NULL: none */
-  struct table_cache *tables;   /* shared by the layers of a chain */
+  struct l2_cache *tables;   /* shared by the layers of a chain */
   struct decoded_cache *decoded; /* likewise */
   struct writer *writer;        /* NULL: this layer is only read */
   struct report_limit limit;

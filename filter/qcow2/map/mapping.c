@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "map/mapping.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 static void
 invalid (struct run *run, int error, const char *why)
@@ -121,7 +121,7 @@ lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
     max = left;
 
   for (;;) {
-    pthread_mutex_t *reader = brlock_read (table_cache_lock (layer->tables));
+    pthread_mutex_t *reader = brlock_read (&layer->tables->lock);
     struct l2_table *t = layer->l2[l1_index];
 
     if (t) {
@@ -138,7 +138,7 @@ lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
       run->length = max;
       return;
     }
-    r = table_cache_load (layer, l1_index, &why);
+    r = l2_cache_load (layer, l1_index, &why);
     if (r < 0) {
       invalid (run, r, why);
       run->length = max;
@@ -182,7 +182,7 @@ mapping_get_entry (struct layer *layer, uint64_t offset,
 
   memset (e, 0, sizeof *e);
   for (;;) {
-    pthread_mutex_t *reader = brlock_read (table_cache_lock (layer->tables));
+    pthread_mutex_t *reader = brlock_read (&layer->tables->lock);
     struct l2_table *t = layer->l2[l1_index];
 
     if (t)
@@ -191,7 +191,7 @@ mapping_get_entry (struct layer *layer, uint64_t offset,
     if (t || layer_l2_offset (layer, l1_index) == 0)
       break;
 
-    r = table_cache_load (layer, l1_index, &why);
+    r = l2_cache_load (layer, l1_index, &why);
     if (r < 0) {
       invalid (&e->run, r, why);
       return mapping_report (layer, offset, &e->run);

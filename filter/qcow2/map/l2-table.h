@@ -1,16 +1,28 @@
-/* qcow2ext: L2 tables in memory.
+/* qcow2ext: one L2 table in memory.
  * SPDX-License-Identifier: BSD-3-Clause
+ *
+ *   clean --set--> dirty --commit--> in commit --done--> clean
+ *                                        | failed
+ *                                        +--> dirty
+ *
+ * A table that is new has nothing on disk that refers to it: it is written as
+ * a whole, before its L1 entry.
+ *
+ * What a table says changes under the change lock (mapping-update.h) and the
+ * cache's lock for writing; to read it, either will do.  What is to be written
+ * is under the change lock; is_dirty, is_new and in_commit change under the
+ * cache's lock, too, for it does not evict a table of which one is true.
  */
 
-#ifndef QCOW2_TABLE_CACHE_H
-#define QCOW2_TABLE_CACHE_H
+#ifndef QCOW2_L2_TABLE_H
+#define QCOW2_L2_TABLE_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "base/brlock.h"
+#include "commit/batch.h"
 #include "disk/format.h"
 #include "map/layer.h"
 
@@ -24,72 +36,49 @@ enum l2_state {
   L2_ZERO_ALLOCATED = 3,        /* copied | guest offset | zero flag */
 };
 
-/* A table in memory.  It is read under cache->lock and lives until it is
- * evicted, which needs that lock for writing.
- */
 struct l2_table {
   struct layer *layer;
   uint32_t l1_index;
-  struct l2_table *next, *prev; /* the ring of all tables */
-  atomic_bool used;             /* since the clock's hand passed */
-  bool compact;                 /* payload is enum l2_state, 2 bits each */
   uint64_t host;                /* where it belongs in the image file */
 
-  /* Changes that are not yet on disk: a bit for each sector of the table as
-   * it lies on disk (NULL: none ever), or all of it (fresh: nothing on disk
-   * refers to it yet).  busy: a commit is writing it.  Guarded by the lock of
-   * the writer as well; such a table is not evicted.
-   */
-  uint64_t *dirty;
-  bool is_dirty, fresh, busy;
-  bool was_fresh;               /* while busy: what fresh was */
-  struct l2_table *dirty_next, *busy_next;
+  /* Of the cache. */
+  struct l2_table *next, *prev; /* the ring of all tables */
+  atomic_bool used;             /* since the clock's hand passed */
+
+  /* What is to be written. */
+  uint64_t *dirty;              /* by sector of the table on disk; NULL: it
+                                   never was */
+  bool is_dirty, is_new, in_commit;
+  bool was_new;                 /* when the commit that it is in took it */
+  struct l2_table *next_dirty, *next_in_commit;
+
+  bool compact;                 /* payload is enum l2_state, 2 bits each */
   size_t bytes;                 /* of payload */
   uint64_t payload[];           /* be64, qcow2_extended_entry or states */
 };
 
-struct table_cache;
+/* Makes a table, of zeros; NULL if there is no memory. */
+struct l2_table *l2_table_new (struct layer *layer, uint32_t l1_index,
+                               uint64_t host);
 
-struct table_cache *table_cache_new (size_t limit);
-void table_cache_free (struct table_cache *cache);
+/* Reads a table that has been found to lie within the file.  0 or -errno. */
+int l2_table_read (struct layer *layer, uint32_t l1_index, uint64_t offset,
+                   struct l2_table **result);
+void l2_table_free (struct l2_table *t);
 
-/* The lock under which tables are looked at. */
-struct brlock *table_cache_lock (struct table_cache *cache);
+/* Prepares a table for changes; 0 or -ENOMEM. */
+int l2_table_prepare (struct l2_table *t);
 
-/* Brings the L2 table of l1_index (whose L1 entry is not 0) into
- * layer->l2[l1_index].  It may be gone again when the caller gets to look.
- * Takes no lock that a look-up needs while it reads.
- *
- * Returns 0, or -errno with *why saying what is wrong with the table, or
- * NULL where the errno says it all.
- */
-int table_cache_load (struct layer *layer, uint32_t l1_index,
-                      const char **why);
-
-/* Makes an empty table for l1_index, which has none, to lie at host in the
- * image file, and puts it into its slot, fresh.  Sets the L1 entry.  Returns
- * NULL if there is no memory.
- */
-struct l2_table *table_cache_create (struct layer *layer, uint32_t l1_index,
-                                     uint64_t host);
-
-/* Sets an entry, under the write side of the lock, and marks the change. */
+/* Sets an entry of a table that is prepared. */
 void l2_table_set (struct l2_table *t, uint32_t index, uint64_t entry,
                    uint64_t bitmap);
 
-/* Prepares a table for l2_table_set; 0 or -ENOMEM. */
-int l2_table_prepare (struct l2_table *t);
+/* Adds what has changed to a batch; 0 or -ENOMEM. */
+int l2_table_collect (const struct l2_table *t, struct batch *batch);
 
 /* The table's bytes as they lie on disk, from a sector on. */
 void l2_table_encode (const struct l2_table *t, size_t sector, size_t count,
                       void *buf);
-
-/* Bytes in memory now, and the most there should be. */
-void table_cache_usage (struct table_cache *cache, size_t *bytes,
-                        size_t *limit);
-
-/* Drops all tables of an image. */
-void table_cache_drop (struct layer *layer);
 
 /* How many entries of a compact table, from index on, say the same: a zero
  * cluster does so whether it is allocated or not.  Looks at max entries, which
@@ -139,4 +128,4 @@ l2_table_get (const struct l2_table *t, uint32_t index, uint64_t *bitmap)
   return be64_get (((const be64 *) t->payload)[index]);
 }
 
-#endif /* QCOW2_TABLE_CACHE_H */
+#endif /* QCOW2_L2_TABLE_H */
