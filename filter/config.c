@@ -80,11 +80,30 @@ copy_string (const char *s)
   return copy;
 }
 
+/* Takes the string. */
+static int
+add_string (char ***list, size_t *nr, char *string)
+{
+  char **longer;
+
+  if (string == NULL)           /* it was said why */
+    return -1;
+  longer = realloc (*list, (*nr + 1) * sizeof *longer);
+  if (longer == NULL) {
+    nbdkit_error ("realloc: %m");
+    free (string);
+    return -1;
+  }
+  *list = longer;
+  longer[(*nr)++] = string;
+  return 1;
+}
+
 static int
 add_allow (const char *key, const char *value)
 {
   struct stat st;
-  char **allow, *dir;
+  char *dir;
 
   if (strcmp (value, "none") == 0) {
     config.allow_none = true;
@@ -98,15 +117,7 @@ add_allow (const char *key, const char *value)
     free (dir);
     return -1;
   }
-  allow = realloc (config.allow, (config.nr_allow + 1) * sizeof *allow);
-  if (allow == NULL) {
-    nbdkit_error ("realloc: %m");
-    free (dir);
-    return -1;
-  }
-  config.allow = allow;
-  config.allow[config.nr_allow++] = dir;
-  return 1;
+  return add_string (&config.allow, &config.nr_allow, dir);
 }
 
 static int
@@ -293,7 +304,8 @@ config_parse (const char *key, const char *value)
   if (strcmp (key, "qcow2ext-exports") == 0)
     return set_exports (key, value);
   if (strcmp (key, "qcow2ext-bitmap") == 0)
-    return set_string (key, &config.bitmap, copy_string (value));
+    return add_string (&config.bitmaps, &config.nr_bitmaps,
+                       copy_string (value));
   if (strcmp (key, "qcow2ext-check") == 0)
     return parse_bool (value, &config.check);
   if (strcmp (key, "qcow2ext-lock") == 0)
@@ -322,12 +334,12 @@ config_check (void)
     nbdkit_error ("qcow2ext-allow=none excludes other qcow2ext-allow=");
     return -1;
   }
-  if (config.all_exports && (config.snapshot || config.bitmap)) {
+  if (config.all_exports && (config.snapshot || config.nr_bitmaps)) {
     nbdkit_error ("qcow2ext-exports=all and %s exclude each other",
                   config.snapshot ? "qcow2ext-snapshot=" : "qcow2ext-bitmap=");
     return -1;
   }
-  if (config.bitmap && config.snapshot) {
+  if (config.nr_bitmaps && config.snapshot) {
     nbdkit_error ("qcow2ext-bitmap= is about the live disk and excludes "
                   "qcow2ext-snapshot=");
     return -1;
@@ -350,5 +362,7 @@ config_free (void)
     free (config.allow[i]);
   free (config.allow);
   free (config.snapshot);
-  free (config.bitmap);
+  for (size_t i = 0; i < config.nr_bitmaps; i++)
+    free (config.bitmaps[i]);
+  free (config.bitmaps);
 }

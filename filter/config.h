@@ -28,7 +28,8 @@ struct config {
   bool all_exports;             /* snapshots and bitmaps are exports, too */
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
-  char *bitmap;                 /* name, or NULL */
+  char **bitmaps;               /* names */
+  size_t nr_bitmaps;
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
@@ -60,7 +61,8 @@ void config_free (void);
   "qcow2ext-exports=disk|all         What is an export: the disk, or also each\n" \
   "                                  snapshot and bitmap (default disk).\n" \
   "qcow2ext-bitmap=<NAME>            Show a dirty bitmap as extents, read-only:\n" \
-  "                                  what changed is data, the rest holes.\n" \
+  "                                  what changed is data, the rest holes\n" \
+  "                                  (repeatable: what changed in any of them).\n" \
   "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \
   "                                  not write to it if it has errors.\n" \
   "qcow2ext-lock=<BOOL>              Lock the image against other users\n" \

@@ -179,6 +179,8 @@ open_image (struct served_image *served, struct store *store,
     .open_backing = named_open_backing,
     .opaque = &files,
   };
+  const char *const *bitmaps = config.nr_bitmaps
+    ? (const char *const *) config.bitmaps : &purpose->export.name;
   const struct image_options options = {
     .env = &env,
     .write_env = purpose->write_env,
@@ -186,11 +188,13 @@ open_image (struct served_image *served, struct store *store,
                 ? purpose->export.name : NULL,
     .l2_cache_size = config.l2_cache_size,
     .decoded_cache_size = config.decoded_cache_size,
-    .bitmap = purpose->export.kind == EXPORT_BITMAP
-              ? purpose->export.name : NULL,
+    .bitmaps = bitmaps,
+    .nr_bitmaps = purpose->export.kind != EXPORT_BITMAP ? 0
+                  : config.nr_bitmaps ? config.nr_bitmaps : 1,
     .any_bitmap = config.all_exports,
     .check = config.check
-             && (purpose->export.kind == EXPORT_DISK || config.bitmap),
+             && (purpose->export.kind == EXPORT_DISK
+                 || config.nr_bitmaps),
     .want_data_file = config.data_file != NULL,
     .warn = !served->warned,
     .warn_bitmaps = !served->warned_bitmaps,
@@ -220,8 +224,8 @@ served_image_default_export (void)
 {
   if (config.snapshot)
     return (struct export) { EXPORT_SNAPSHOT, config.snapshot };
-  if (config.bitmap)
-    return (struct export) { EXPORT_BITMAP, config.bitmap };
+  if (config.nr_bitmaps)        /* all of them */
+    return (struct export) { EXPORT_BITMAP, config.bitmaps[0] };
   return (struct export) { EXPORT_DISK, NULL };
 }
 

@@ -455,7 +455,8 @@ open_image (struct session *s)
   };
   options = (struct image_options) {
     .env = &env, .write_env = run->writable && !run->snapshot ? &write_env : NULL,
-    .snapshot = run->snapshot, .bitmap = run->bitmap, .check = run->check,
+    .snapshot = run->snapshot, .check = run->check,
+    .bitmaps = &run->bitmap, .nr_bitmaps = run->bitmap != NULL,
     /* So little that tables are evicted. */
     .l2_cache_size = 4096, .decoded_cache_size = 65536, .warn = true,
   };

@@ -41,29 +41,53 @@ report_inconsistent (const struct layer *layer, const struct bitmap *b)
                 layer->file->name, b->name);
 }
 
+static const struct bitmap *
+find_bitmap (const struct layer *layer, const char *name)
+{
+  const struct bitmap_list *list = layer->bitmaps;
+
+  for (size_t i = 0; list && !list->damaged && i < list->count; i++)
+    if (strcmp (list->bitmap[i].name, name) == 0)
+      return &list->bitmap[i];
+  report_missing (layer->file, list, name);
+  return NULL;
+}
+
 int
 bitmap_export (struct image *image, const char *name, bool any)
 {
-  struct layer *layer = image->top;
-  const struct bitmap_list *list = layer->bitmaps;
+  const struct layer *layer = image->top;
+  const struct bitmap *b = find_bitmap (layer, name);
+  struct exported_bitmap *e;
 
-  for (size_t i = 0; list && !list->damaged && i < list->count; i++) {
-    const struct bitmap *b = &list->bitmap[i];
-
-    if (strcmp (b->name, name) != 0)
-      continue;
-    image->exported_bitmap = b;
-    if (!b->usable && any)
-      return 0;
-    if (!b->usable) {
-      report_inconsistent (layer, b);
-      return -EINVAL;
-    }
-    return bitmap_read_table (layer->file, layer_file_size (layer),
-                              &layer->header, b, &image->exported_table);
+  if (b == NULL)
+    return -ENOENT;
+  if (!b->usable && !any) {
+    report_inconsistent (layer, b);
+    return -EINVAL;
   }
-  report_missing (layer->file, list, name);
-  return -ENOENT;
+  e = calloc (1, sizeof *e);
+  if (e == NULL)
+    return -ENOMEM;
+  e->bitmap = b;
+  e->next = image->exported;
+  image->exported = e;
+  return b->usable
+    ? bitmap_read_table (layer->file, layer_file_size (layer),
+                         &layer->header, b, &e->table)
+    : 0;
+}
+
+void
+bitmap_export_free (struct image *image)
+{
+  while (image->exported) {
+    struct exported_bitmap *e = image->exported;
+
+    image->exported = e->next;
+    free (e->table);
+    free (e);
+  }
 }
 
 /* How many bits from bit first on, below end, are the same as that one?  Looks
@@ -84,68 +108,85 @@ same_bits (const uint64_t *bits, uint64_t first, uint64_t end)
   return end - first;
 }
 
-/* A bitmap that is read. */
+/* A bitmap while it is read. */
 struct source {
-  const struct layer *layer;
   const struct bitmap *bitmap;
   const be64 *table;
+  uint64_t *bits;               /* of one chunk; NULL: of none */
+  uint64_t chunk;               /* which */
 };
 
-/* Shows the range [offset, end), whose bits lie in one chunk. */
+/* Reads the bits of a chunk that lies in the file at host, if they are not at
+ * hand.
+ */
 static int
-show_chunk (const struct source *s, const uint64_t *bits, uint64_t offset,
-            uint64_t end, extent_fn fn, void *opaque)
+read_chunk (const struct layer *layer, struct source *s, uint64_t chunk,
+            uint64_t host)
 {
-  const unsigned granularity = s->bitmap->granularity_bits;
-  const uint64_t mask =
-    (UINT64_C (1) << bitmap_chunk_bits (&s->layer->header)) - 1;
-  const uint64_t last = (end - 1) >> granularity & mask;
+  const uint64_t size = layer_cluster_size (layer);
+  int r;
 
-  while (offset < end) {
-    const uint64_t bit = offset >> granularity;
-    const uint64_t n = same_bits (bits, bit & mask, last + 1);
-    const uint64_t next = min64 ((bit + n) << granularity, end);
-    const bool dirty =
-      le64toh (bits[(bit & mask) / 64]) >> (bit % 64) & 1;
-    const int r = fn (opaque, offset, next - offset, dirty ? DIRTY : CLEAN);
-
-    if (r != 0)
-      return r;
-    offset = next;
-  }
-  return 0;
+  if (s->bits && s->chunk == chunk)
+    return 0;
+  if (s->bits == NULL && (s->bits = malloc (size)) == NULL)
+    return -ENOMEM;
+  r = store_pread (layer->file, s->bits, size, host);
+  s->chunk = r == 0 ? chunk : UINT64_MAX;
+  return r;
 }
 
+/* Is the byte at offset dirty, and up to where (at most end) is the rest like
+ * it, or may be?  Returns 1, 0 or -errno.
+ */
 static int
-show (const struct source *s, uint64_t count, uint64_t offset, extent_fn fn,
-      void *opaque)
+look_at (const struct layer *layer, struct source *s, uint64_t offset,
+         uint64_t end, uint64_t *next)
 {
-  const struct layer *layer = s->layer;
-  const unsigned reach =        /* of a chunk: log2 of bytes */
-    bitmap_chunk_bits (&layer->header) + s->bitmap->granularity_bits;
-  const uint64_t size = layer_cluster_size (layer);
+  const unsigned granularity = s->bitmap->granularity_bits;
+  const unsigned chunk_bits = bitmap_chunk_bits (&layer->header);
+  const uint64_t bit = offset >> granularity;
+  const uint64_t chunk = bit >> chunk_bits;
+  const uint64_t first = bit & ((UINT64_C (1) << chunk_bits) - 1);
+  const uint64_t entry = be64_get (s->table[chunk]);
+  const uint64_t host = entry & QCOW2_BITMAP_OFFSET;
+  const uint64_t bits_left = (UINT64_C (1) << chunk_bits) - first;
+  const uint64_t bits_wanted = ((end - 1) >> granularity) - bit + 1;
+  uint64_t n = min64 (bits_left, bits_wanted);
+  int r;
+
+  if (host) {
+    if ((r = read_chunk (layer, s, chunk, host)) < 0)
+      return r;
+    n = same_bits (s->bits, first, first + n);
+  }
+  *next = min64 ((bit + n) << granularity, end);
+  return host ? le64toh (s->bits[first / 64]) >> (first % 64) & 1
+              : !!(entry & QCOW2_BITMAP_ALL_ONES);
+}
+
+/* Shows what is dirty in any of the sources. */
+static int
+show (const struct layer *layer, struct source *sources, size_t nr,
+      uint64_t count, uint64_t offset, extent_fn fn, void *opaque)
+{
   const uint64_t end = offset + count;
-  CLEANUP_FREE uint64_t *bits = NULL;
   int r = 0;
 
   while (r == 0 && offset < end) {
-    const uint64_t index = offset >> reach;
-    const uint64_t entry = be64_get (s->table[index]);
-    const uint64_t host = entry & QCOW2_BITMAP_OFFSET;
-    const uint64_t left =
-      (UINT64_C (1) << reach) - (offset & ((UINT64_C (1) << reach) - 1));
-    const uint64_t next = offset + min64 (left, end - offset);
+    uint64_t dirty_end = offset, clean_end = end, next;
 
-    if (host == 0)
-      r = fn (opaque, offset, next - offset,
-              entry & QCOW2_BITMAP_ALL_ONES ? DIRTY : CLEAN);
-    else {
-      if (bits == NULL && (bits = malloc (size)) == NULL)
-        return -ENOMEM;
-      r = store_pread (layer->file, bits, size, host);
-      if (r == 0)
-        r = show_chunk (s, bits, offset, next, fn, opaque);
+    for (size_t i = 0; i < nr; i++) {
+      r = look_at (layer, &sources[i], offset, end, &next);
+      if (r < 0)
+        return r;
+      if (r)
+        dirty_end = next > dirty_end ? next : dirty_end;
+      else
+        clean_end = min64 (clean_end, next);
     }
+    next = dirty_end > offset ? dirty_end : clean_end;
+    r = fn (opaque, offset, next - offset,
+            dirty_end > offset ? DIRTY : CLEAN);
     offset = next;
   }
   return r;
@@ -155,17 +196,29 @@ int
 bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
                 extent_fn fn, void *opaque)
 {
-  const struct source s = {
-    .layer = image->top, .bitmap = image->exported_bitmap,
-    .table = image->exported_table,
-  };
+  CLEANUP_FREE struct source *sources = NULL;
+  size_t nr = 0;
+  int r = 0;
 
-  if (s.table == NULL) {
-    if (report_allowed (&image->top->limit))
-      report_inconsistent (image->top, s.bitmap);
-    return -EIO;
+  for (const struct exported_bitmap *e = image->exported; e; e = e->next)
+    nr++;
+  if ((sources = calloc (nr, sizeof *sources)) == NULL)
+    return -ENOMEM;
+  nr = 0;
+  for (const struct exported_bitmap *e = image->exported; e; e = e->next) {
+    if (e->table == NULL) {
+      if (report_allowed (&image->top->limit))
+        report_inconsistent (image->top, e->bitmap);
+      return -EIO;
+    }
+    sources[nr++] = (struct source) {
+      .bitmap = e->bitmap, .table = e->table
+    };
   }
-  return show (&s, count, offset, fn, opaque);
+  r = show (image->top, sources, nr, count, offset, fn, opaque);
+  for (size_t i = 0; i < nr; i++)
+    free (sources[i].bits);
+  return r;
 }
 
 static int
@@ -184,6 +237,7 @@ image_bitmap_changed (const struct image *image, size_t index,
   const struct layer *layer = image->top;
   const struct bitmap *b = &layer->bitmaps->bitmap[index];
   CLEANUP_FREE be64 *table = NULL;
+  struct source s;
   int r;
 
   *bytes = 0;
@@ -191,8 +245,9 @@ image_bitmap_changed (const struct image *image, size_t index,
                          &layer->header, b, &table);
   if (r < 0)
     return r;
-  r = show (&(struct source) { .layer = layer, .bitmap = b, .table = table },
-            layer->size, 0, add_dirty, bytes);
+  s = (struct source) { .bitmap = b, .table = table };
+  r = show (layer, &s, 1, layer->size, 0, add_dirty, bytes);
+  free (s.bits);
   if (r < 0)
     bitmap_report_table (layer->file, b, r);
   return r;

@@ -7,11 +7,13 @@
 
 #include "image/chain.h"
 
-/* Makes image_extents show the bitmap of that name.  Fails if it is
+/* Makes image_extents show the bitmap of that name; called again, what is dirty
+ * in any of them.  Fails if it is
  * inconsistent; with "any", it is then image_extents that fails.  Returns 0 or
  * -errno (reported).
  */
 int bitmap_export (struct image *image, const char *name, bool any);
+void bitmap_export_free (struct image *image);
 
 /* Like image_extents, of the bitmap: dirty ranges are data, clean ones holes
  * that read as zeros.

@@ -121,7 +121,7 @@ why_read_only (const struct image *image, const struct image_write_env *env)
     return "it is marked corrupt; repair it with qemu-img check -r all";
   if (image->damaged)
     return "the check found errors; repair it with qemu-img check -r all";
-  if (image->exported_bitmap)
+  if (image->exported)
     return "a bitmap is shown";
   if (layer->bitmaps && layer->bitmaps->damaged)
     return "its dirty bitmaps could not be kept true";
@@ -178,8 +178,8 @@ image_open (struct store *store, const struct image_options *options,
     store_close (store);
   else
     r = open_chain (image, store, options);
-  if (r == 0 && options->bitmap)
-    r = bitmap_export (image, options->bitmap, options->any_bitmap);
+  for (size_t i = 0; r == 0 && i < options->nr_bitmaps; i++)
+    r = bitmap_export (image, options->bitmaps[i], options->any_bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0 && options->write_env)
@@ -211,7 +211,7 @@ image_close (struct image *image)
   }
   l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
-  free (image->exported_table);
+  bitmap_export_free (image);
   free (image);
 }
 
@@ -321,7 +321,7 @@ int
 image_extents (struct image *image, uint64_t count, uint64_t offset,
                extent_fn fn, void *opaque)
 {
-  if (image->exported_bitmap)
+  if (image->exported)
     return bitmap_extents (image, count, offset, fn, opaque);
   return layer_extents (image->top, count, offset, fn, opaque);
 }
