@@ -212,6 +212,10 @@ open_image (struct served_image *served, struct store *store,
   files.drop_cache = purpose->drop_cache;
   if (image_open (store, &options, &image) < 0)
     image = NULL;
+  else if (named_check_layers (&files, path ? path : "the qcow2 image") < 0) {
+    image_close (image);
+    image = NULL;
+  }
   named_files_free (&files);
   served->warned = true;
   if (image && image_is_writable (image))

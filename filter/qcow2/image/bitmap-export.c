@@ -231,8 +231,7 @@ add_dirty (void *opaque, uint64_t offset, uint64_t length, unsigned type)
 }
 
 int
-image_bitmap_changed (const struct image *image, size_t index,
-                      uint64_t *bytes)
+bitmap_changed (const struct image *image, size_t index, uint64_t *bytes)
 {
   const struct layer *layer = image->top;
   const struct bitmap *b = &layer->bitmaps->bitmap[index];

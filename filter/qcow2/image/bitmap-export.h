@@ -21,4 +21,7 @@ void bitmap_export_free (struct image *image);
 int bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
                     extent_fn fn, void *opaque);
 
+/* See image_bitmap_changed. */
+int bitmap_changed (const struct image *image, size_t index, uint64_t *bytes);
+
 #endif /* QCOW2_BITMAP_EXPORT_H */

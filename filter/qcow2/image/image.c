@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
@@ -21,6 +21,7 @@
 #include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
+#include "image/image.h"
 #include "image/layer-open.h"
 #include "image/settle.h"
 #include "image/writer.h"
@@ -299,6 +300,13 @@ image_bitmap (const struct image *image, size_t index)
     .enabled = b->flags & QCOW2_BITMAP_AUTO,
     .usable = b->usable,
   };
+}
+
+int
+image_bitmap_changed (const struct image *image, size_t index,
+                      uint64_t *bytes)
+{
+  return bitmap_changed (image, index, bytes);
 }
 
 struct store *
