@@ -282,6 +282,8 @@ config_parse (const char *key, const char *value)
   if (strcmp (key, "qcow2ext-bitmap") == 0)
     return add_string (&config.bitmaps, &config.nr_bitmaps,
                        copy_string (value));
+  if (strcmp (key, "qcow2ext-bitmap-chain") == 0)
+    return parse_bool (value, &config.bitmap_chain);
   if (strcmp (key, "qcow2ext-check") == 0)
     return parse_bool (value, &config.check);
   if (strcmp (key, "qcow2ext-lock") == 0)
@@ -338,6 +340,10 @@ config_check (void)
   if (config.all_exports && (config.snapshot || config.nr_bitmaps)) {
     nbdkit_error ("qcow2ext-exports=all and %s exclude each other",
                   config.snapshot ? "qcow2ext-snapshot=" : "qcow2ext-bitmap=");
+    return -1;
+  }
+  if (config.bitmap_chain && !config.nr_bitmaps) {
+    nbdkit_error ("qcow2ext-bitmap-chain= needs qcow2ext-bitmap=");
     return -1;
   }
   if (config.nr_bitmaps && config.snapshot) {

@@ -35,6 +35,7 @@ struct config {
   size_t decoded_cache_size;    /* bytes */
   char **bitmaps;               /* names */
   size_t nr_bitmaps;
+  bool bitmap_chain;            /* those of lower layers, too */
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
@@ -68,6 +69,8 @@ void config_free (void);
   "qcow2ext-bitmap=<NAME>            Show a dirty bitmap as extents, read-only:\n" \
   "                                  what changed is data, the rest holes\n" \
   "                                  (repeatable: what changed in any of them).\n" \
+  "qcow2ext-bitmap-chain=<BOOL>      With those of that name in the backing\n" \
+  "                                  files (default false).\n"         \
   "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \
   "                                  not write to it if it has errors.\n" \
   "qcow2ext-lock=<BOOL>              Lock the image against other users\n" \

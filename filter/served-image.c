@@ -191,6 +191,7 @@ open_image (struct served_image *served, struct store *store,
     .bitmaps = bitmaps,
     .nr_bitmaps = purpose->export.kind != EXPORT_BITMAP ? 0
                   : config.nr_bitmaps ? config.nr_bitmaps : 1,
+    .bitmap_chain = config.bitmap_chain,
     .any_bitmap = config.all_exports,
     .check = config.check
              && (purpose->export.kind == EXPORT_DISK

@@ -49,19 +49,15 @@ find_bitmap (const struct layer *layer, const char *name)
   for (size_t i = 0; list && !list->damaged && i < list->count; i++)
     if (strcmp (list->bitmap[i].name, name) == 0)
       return &list->bitmap[i];
-  report_missing (layer->file, list, name);
   return NULL;
 }
 
-int
-bitmap_export (struct image *image, const char *name, bool any)
+static int
+export_one (struct image *image, const struct layer *layer,
+            const struct bitmap *b, bool any)
 {
-  const struct layer *layer = image->top;
-  const struct bitmap *b = find_bitmap (layer, name);
   struct exported_bitmap *e;
 
-  if (b == NULL)
-    return -ENOENT;
   if (!b->usable && !any) {
     report_inconsistent (layer, b);
     return -EINVAL;
@@ -69,6 +65,7 @@ bitmap_export (struct image *image, const char *name, bool any)
   e = calloc (1, sizeof *e);
   if (e == NULL)
     return -ENOMEM;
+  e->layer = layer;
   e->bitmap = b;
   e->next = image->exported;
   image->exported = e;
@@ -76,6 +73,50 @@ bitmap_export (struct image *image, const char *name, bool any)
     ? bitmap_read_table (layer->file, layer_file_size (layer),
                          &layer->header, b, &e->table)
     : 0;
+}
+
+int
+bitmap_export (struct image *image, const char *name, bool any)
+{
+  const struct bitmap *b = find_bitmap (image->top, name);
+
+  if (b == NULL) {
+    report_missing (image->top->file, image->top->bitmaps, name);
+    return -ENOENT;
+  }
+  return export_one (image, image->top, b, any);
+}
+
+/* A layer without the bitmap, above one that has it, has changes that nobody
+ * recorded.
+ */
+int
+bitmap_export_chain (struct image *image, const char *name)
+{
+  const struct layer *without = NULL;
+  int r = bitmap_export (image, name, false);
+
+  for (const struct layer *l = image->top->backing; r == 0 && l;
+       l = l->backing) {
+    const struct bitmap *b = find_bitmap (l, name);
+
+    if (l->header.has_bitmaps && (l->bitmaps == NULL || l->bitmaps->damaged)) {
+      report_error ("%s: the bitmaps of this layer are not valid, so what has "
+                    "changed in it is not known", l->file->name);
+      return -EINVAL;
+    }
+    if (b && without) {
+      report_error ("%s: this layer has no bitmap \"%s\", but one below it "
+                    "has, so what has changed in between is not known",
+                    without->file->name, name);
+      return -EINVAL;
+    }
+    if (b)
+      r = export_one (image, l, b, false);
+    else
+      without = l;
+  }
+  return r;
 }
 
 void
@@ -110,6 +151,7 @@ same_bits (const uint64_t *bits, uint64_t first, uint64_t end)
 
 /* A bitmap while it is read. */
 struct source {
+  const struct layer *layer;
   const struct bitmap *bitmap;
   const be64 *table;
   uint64_t *bits;               /* of one chunk; NULL: of none */
@@ -120,17 +162,16 @@ struct source {
  * hand.
  */
 static int
-read_chunk (const struct layer *layer, struct source *s, uint64_t chunk,
-            uint64_t host)
+read_chunk (struct source *s, uint64_t chunk, uint64_t host)
 {
-  const uint64_t size = layer_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (s->layer);
   int r;
 
   if (s->bits && s->chunk == chunk)
     return 0;
   if (s->bits == NULL && (s->bits = malloc (size)) == NULL)
     return -ENOMEM;
-  r = store_pread (layer->file, s->bits, size, host);
+  r = store_pread (s->layer->file, s->bits, size, host);
   s->chunk = r == 0 ? chunk : UINT64_MAX;
   return r;
 }
@@ -139,23 +180,28 @@ read_chunk (const struct layer *layer, struct source *s, uint64_t chunk,
  * it, or may be?  Returns 1, 0 or -errno.
  */
 static int
-look_at (const struct layer *layer, struct source *s, uint64_t offset,
-         uint64_t end, uint64_t *next)
+look_at (struct source *s, uint64_t offset, uint64_t end, uint64_t *next)
 {
+  const struct layer *layer = s->layer;
   const unsigned granularity = s->bitmap->granularity_bits;
   const unsigned chunk_bits = bitmap_chunk_bits (&layer->header);
   const uint64_t bit = offset >> granularity;
   const uint64_t chunk = bit >> chunk_bits;
   const uint64_t first = bit & ((UINT64_C (1) << chunk_bits) - 1);
-  const uint64_t entry = be64_get (s->table[chunk]);
-  const uint64_t host = entry & QCOW2_BITMAP_OFFSET;
   const uint64_t bits_left = (UINT64_C (1) << chunk_bits) - first;
-  const uint64_t bits_wanted = ((end - 1) >> granularity) - bit + 1;
-  uint64_t n = min64 (bits_left, bits_wanted);
+  uint64_t entry, host, n;
   int r;
 
+  if (offset >= layer->size) {  /* a layer that is shorter than the disk */
+    *next = end;
+    return 0;
+  }
+  end = min64 (end, layer->size);
+  n = min64 (bits_left, ((end - 1) >> granularity) - bit + 1);
+  entry = be64_get (s->table[chunk]);
+  host = entry & QCOW2_BITMAP_OFFSET;
   if (host) {
-    if ((r = read_chunk (layer, s, chunk, host)) < 0)
+    if ((r = read_chunk (s, chunk, host)) < 0)
       return r;
     n = same_bits (s->bits, first, first + n);
   }
@@ -166,8 +212,8 @@ look_at (const struct layer *layer, struct source *s, uint64_t offset,
 
 /* Shows what is dirty in any of the sources. */
 static int
-show (const struct layer *layer, struct source *sources, size_t nr,
-      uint64_t count, uint64_t offset, extent_fn fn, void *opaque)
+show (struct source *sources, size_t nr, uint64_t count, uint64_t offset,
+      extent_fn fn, void *opaque)
 {
   const uint64_t end = offset + count;
   int r = 0;
@@ -176,7 +222,7 @@ show (const struct layer *layer, struct source *sources, size_t nr,
     uint64_t dirty_end = offset, clean_end = end, next;
 
     for (size_t i = 0; i < nr; i++) {
-      r = look_at (layer, &sources[i], offset, end, &next);
+      r = look_at (&sources[i], offset, end, &next);
       if (r < 0)
         return r;
       if (r)
@@ -208,14 +254,14 @@ bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
   for (const struct exported_bitmap *e = image->exported; e; e = e->next) {
     if (e->table == NULL) {
       if (report_allowed (&image->top->limit))
-        report_inconsistent (image->top, e->bitmap);
+        report_inconsistent (e->layer, e->bitmap);
       return -EIO;
     }
     sources[nr++] = (struct source) {
-      .bitmap = e->bitmap, .table = e->table
+      .layer = e->layer, .bitmap = e->bitmap, .table = e->table
     };
   }
-  r = show (image->top, sources, nr, count, offset, fn, opaque);
+  r = show (sources, nr, count, offset, fn, opaque);
   for (size_t i = 0; i < nr; i++)
     free (sources[i].bits);
   return r;
@@ -244,8 +290,8 @@ bitmap_changed (const struct image *image, size_t index, uint64_t *bytes)
                          &layer->header, b, &table);
   if (r < 0)
     return r;
-  s = (struct source) { .bitmap = b, .table = table };
-  r = show (layer, &s, 1, layer->size, 0, add_dirty, bytes);
+  s = (struct source) { .layer = layer, .bitmap = b, .table = table };
+  r = show (&s, 1, layer->size, 0, add_dirty, bytes);
   free (s.bits);
   if (r < 0)
     bitmap_report_table (layer->file, b, r);

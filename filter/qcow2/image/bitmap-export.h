@@ -13,6 +13,11 @@
  * -errno (reported).
  */
 int bitmap_export (struct image *image, const char *name, bool any);
+
+/* The same with the bitmaps of that name in the layers below, down to the last
+ * one that has it; none may be left out or be inconsistent.
+ */
+int bitmap_export_chain (struct image *image, const char *name);
 void bitmap_export_free (struct image *image);
 
 /* Like image_extents, of the bitmap: dirty ranges are data, clean ones holes

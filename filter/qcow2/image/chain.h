@@ -15,6 +15,7 @@
 /* A bitmap that extents show. */
 struct exported_bitmap {
   struct exported_bitmap *next;
+  const struct layer *layer;    /* that has it */
   const struct bitmap *bitmap;
   be64 *table;                  /* NULL: it is inconsistent */
 };

@@ -55,6 +55,7 @@ struct image_options {
   const char *const *bitmaps;   /* names; show as extents what is dirty in
                                    any of them */
   size_t nr_bitmaps;            /* 0: show the mapping */
+  bool bitmap_chain;            /* also those of these names in lower layers */
   bool any_bitmap;              /* if it is inconsistent, that fails extents,
                                    and not image_open */
   bool check;                   /* check for consistency */

@@ -180,7 +180,9 @@ image_open (struct store *store, const struct image_options *options,
   else
     r = open_chain (image, store, options);
   for (size_t i = 0; r == 0 && i < options->nr_bitmaps; i++)
-    r = bitmap_export (image, options->bitmaps[i], options->any_bitmap);
+    r = options->bitmap_chain
+      ? bitmap_export_chain (image, options->bitmaps[i])
+      : bitmap_export (image, options->bitmaps[i], options->any_bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0 && options->write_env)
