@@ -461,6 +461,9 @@ class World:
             if self.fate[s] == self.UNTOUCHED:
                 self.fate[s] = self.UNKNOWN
         first, last = at // unit, (at + n - 1) // unit
+        if self.f["extended"] and fate == self.ZERO and (at % self.f["cluster"]
+                                                          or n % self.f["cluster"]):
+            fate = self.UNKNOWN     # zeros may be written around the edges
         for u in range(first, last + 1):
             begin, end = u * unit, min((u + 1) * unit, self.size)
             now = fate
