@@ -317,7 +317,7 @@ class Files:
     def fragmented_map(self):
         """64 GiB, every eighth cluster with data."""
         if self.once("fragmented"):
-            sys.path.insert(0, os.path.dirname(here))
+            sys.path.insert(0, os.path.join(here, "..", "lib"))
             import mkimage
             img = mkimage.Image(64 * GiB, data_file="fragmented.raw")
             for gc in range(0, 64 * GiB // CLUSTER, 8):
@@ -340,10 +340,10 @@ class Files:
                 # Not as long as the disk: file systems do not have that.
                 options = ["--data-file", "huge.raw",
                            "--data-file-out", self.path("huge.raw")]
-                run(sys.executable, os.path.join(here, "../mkimage.py"),
+                run(sys.executable, os.path.join(here, "../lib/mkimage.py"),
                     self.path("huge-small.qcow2"), "--data", "0=7", *options)
                 options = options[:2]
-            run(sys.executable, os.path.join(here, "../mkimage.py"),
+            run(sys.executable, os.path.join(here, "../lib/mkimage.py"),
                 self.path(name), "--size", "64T", "--data", "0=7", *options)
         return name, name
 

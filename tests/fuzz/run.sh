@@ -19,16 +19,19 @@ work=${FUZZ_DIR:-$builddir/fuzz}
 max_len=32768
 sanitize=-fsanitize=address,undefined
 flags=(-std=gnu11 -O2 -g -fno-omit-frame-pointer
-       -I"$builddir" -I"$srcdir/filter/qcow2" -I"$srcdir/tests"
+       -I"$builddir" -I"$srcdir/filter/qcow2" -I"$srcdir/tests/model"
        -I"$srcdir/tests/fuzz")
 # shellcheck disable=SC2054
 libs=(-Wl,--wrap=decoder_run -lz -lzstd -lpthread)
 if grep -q '^#define HAVE_LIBDEFLATE 1' "$builddir/build-config.h"; then
     libs+=(-ldeflate)
 fi
-engine_sources=("$srcdir"/filter/qcow2/*.c)
-common=(fuzz/fuzz.c guard-decoder.c hostile-images.c hostile.c image-checker.c
-        image-maker.c image-walker.c store-memory.c)
+engine_sources=("$srcdir"/filter/qcow2/*/*.c)
+common=(fuzz/fuzz.c)
+for f in guard-decoder hostile-images hostile image-checker image-maker \
+         image-walker store-memory; do
+    common+=("model/$f.c")
+done
 
 # compile CC DIRECTORY FLAGS... -- FILES...: into objects, each once.
 compile ()

@@ -1,7 +1,7 @@
 /* qcow2ext: places where a test may stop a thread.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * tests/test-unit-races runs requests against each other in every order.  It
+ * tests/unit/test-unit-races runs requests against each other in every order.  It
  * can stop a thread where it takes a lock and at each operation on a file; a
  * PAUSE_POINT is for places where it takes neither and yet something may
  * change that matters: between two atomic operations.  Anywhere else this is

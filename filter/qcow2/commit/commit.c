@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
 #include "data/compress.h"
 #include "base/mutant.h"
@@ -136,7 +137,7 @@ commit_free_later (struct writer *w, uint64_t offset, uint64_t length,
   if (w->unlinked.count) {
     last = &w->unlinked.item[w->unlinked.count - 1];
     if (last->offset + last->length == offset && last->table == table
-        && (offset & (image_cluster_size (w->layer) - 1)) == 0) {
+        && (offset & (layer_cluster_size (w->layer) - 1)) == 0) {
       last->length += length;
       w->unlinked_bytes += length;
       w->freed_bytes += length;
@@ -178,7 +179,7 @@ freed_move (struct freed_list *to, struct freed_list *from)
 static void
 discard (struct writer *w, uint64_t start, uint64_t n)
 {
-  const unsigned bits = w->layer->cluster_bits;
+  const unsigned bits = w->layer->geo.cluster_bits;
 
   pthread_mutex_unlock (&w->lock);
   store_discard (w->layer->file, n << bits, start << bits);
@@ -191,7 +192,7 @@ discard (struct writer *w, uint64_t start, uint64_t n)
 static void
 discard_released (struct writer *w)
 {
-  const unsigned bits = w->layer->cluster_bits;
+  const unsigned bits = w->layer->geo.cluster_bits;
 
   for (size_t i = 0; i < w->grace.count; i++) {
     const struct freed *f = &w->grace.item[i];
@@ -221,7 +222,7 @@ discard_released (struct writer *w)
 static int
 forget_tables (struct writer *w, const struct freed *f)
 {
-  const unsigned bits = w->layer->cluster_bits;
+  const unsigned bits = w->layer->geo.cluster_bits;
   uint64_t count;
   int r;
 
@@ -239,7 +240,7 @@ forget_tables (struct writer *w, const struct freed *f)
 static int
 check_shared_tables (struct writer *w, const struct freed *f)
 {
-  const unsigned bits = w->layer->cluster_bits;
+  const unsigned bits = w->layer->geo.cluster_bits;
   uint64_t count;
   int r;
 
@@ -295,7 +296,7 @@ commit_reap (struct writer *w)
       w->freed_bytes -= f->length;
       w->grace.count--;
       if (MUTANT (discard_late)) {
-        const uint64_t cluster = f->offset >> w->layer->cluster_bits;
+        const uint64_t cluster = f->offset >> w->layer->geo.cluster_bits;
         uint64_t count;
 
         w->reaping = true;
@@ -337,24 +338,10 @@ free_patches (struct patch_list *list)
   }
 }
 
-/* Finds the next run of set bits at or after *start, among n. */
-static size_t
-next_dirty (const uint64_t *bits, size_t n, size_t *start)
-{
-  size_t i = *start, end;
-
-  while (i < n && !(bits[i / 64] >> (i % 64) & 1))
-    i = bits[i / 64] == 0 ? (i / 64 + 1) * 64 : i + 1;
-  for (end = i; end < n && (bits[end / 64] >> (end % 64) & 1); end++)
-    ;
-  *start = i;
-  return i < n ? end - i : 0;
-}
-
 static int
 collect_table (const struct l2_table *t, struct batch *b)
 {
-  const size_t sectors = image_cluster_size (t->layer) / QCOW2_SECTOR_SIZE;
+  const size_t sectors = layer_cluster_size (t->layer) / QCOW2_SECTOR_SIZE;
   struct patch *p;
   size_t s = 0, n;
   int r;
@@ -366,7 +353,7 @@ collect_table (const struct l2_table *t, struct batch *b)
       l2_table_encode (t, 0, sectors, p->data);
     return r;
   }
-  for (; (n = next_dirty (t->dirty, sectors, &s)) > 0; s += n) {
+  for (; (n = next_set_run (t->dirty, sectors, &s)) > 0; s += n) {
     r = add_patch (&b->pointers, t->host + s * QCOW2_SECTOR_SIZE,
                    n * QCOW2_SECTOR_SIZE, &p);
     if (r < 0)
@@ -380,12 +367,12 @@ static int
 collect_refblock (const struct writer *w, const struct refblock *rb,
                   struct batch *b)
 {
-  const size_t sectors = image_cluster_size (w->layer) / QCOW2_SECTOR_SIZE;
+  const size_t sectors = layer_cluster_size (w->layer) / QCOW2_SECTOR_SIZE;
   struct patch *p;
   size_t s = 0, n;
   int r;
 
-  for (; (n = next_dirty (rb->dirty, sectors, &s)) > 0; s += n) {
+  for (; (n = next_set_run (rb->dirty, sectors, &s)) > 0; s += n) {
     r = add_patch (MUTANT (counts_with_pointers) ? &b->pointers : &b->before,
                    rb->host + s * QCOW2_SECTOR_SIZE, n * QCOW2_SECTOR_SIZE,
                    &p);
@@ -412,7 +399,7 @@ collect_l1 (const struct writer *w, struct batch *b)
   size_t s = 0, n;
   int r;
 
-  for (; (n = next_dirty (w->l1_dirty, l1_sectors (layer), &s)) > 0; s += n) {
+  for (; (n = next_set_run (w->l1_dirty, l1_sectors (layer), &s)) > 0; s += n) {
     const size_t start = s * QCOW2_SECTOR_SIZE;
     size_t length = n * QCOW2_SECTOR_SIZE;
 
@@ -457,7 +444,7 @@ collect (struct writer *w, struct batch *b)
   /* Whoever evicts tables must find each either dirty or busy. */
   brlock_write (lock);
   while ((t = w->dirty_tables) != NULL) {
-    const size_t sectors = image_cluster_size (w->layer) / QCOW2_SECTOR_SIZE;
+    const size_t sectors = layer_cluster_size (w->layer) / QCOW2_SECTOR_SIZE;
 
     w->dirty_tables = t->dirty_next;
     memset (t->dirty, 0, (sectors + 63) / 64 * sizeof *t->dirty);
@@ -493,7 +480,7 @@ static void
 release (struct writer *w, struct batch *b, enum progress progress)
 {
   const bool written = progress == ALL || MUTANT (forget_failed_commit);
-  const size_t sectors = image_cluster_size (w->layer) / QCOW2_SECTOR_SIZE;
+  const size_t sectors = layer_cluster_size (w->layer) / QCOW2_SECTOR_SIZE;
   struct brlock *lock = table_cache_lock (w->layer->tables);
   struct refblock *rb;
   struct l2_table *t;
@@ -572,10 +559,10 @@ write_batch (struct writer *w, const struct batch *b,
 
   if ((r = write_patches (w, &b->before)) < 0)
     return r;
-  if (layer->external && !MUTANT (no_data_flush) && !MUTANT (collect_late)
-      && (r = flush_store (w, layer->data)) < 0)
+  if (layer->geo.has_data_file && !MUTANT (no_data_flush) && !MUTANT (collect_late)
+      && (r = flush_store (w, layer->clusters)) < 0)
     return r;
-  if ((!layer->external || b->before.first)
+  if ((!layer->geo.has_data_file || b->before.first)
       && !(MUTANT (no_image_flush) && b->pointers.first)
       && (r = flush_store (w, layer->file)) < 0)
     return r;
@@ -585,8 +572,8 @@ write_batch (struct writer *w, const struct batch *b,
       && ((r = write_patches (w, &b->pointers)) < 0
           || (r = flush_store (w, layer->file)) < 0))
     return r;
-  if (MUTANT (no_data_flush) && layer->external)
-    flush_store (w, layer->data);
+  if (MUTANT (no_data_flush) && layer->geo.has_data_file)
+    flush_store (w, layer->clusters);
   *progress = ALL;
   return 0;
 }
@@ -602,7 +589,7 @@ run_commit (struct writer *w)
   b.pointers.last = &b.pointers.first;
 
   if (MUTANT (collect_late))
-    flush_store (w, w->layer->data);
+    flush_store (w, w->layer->clusters);
   pthread_mutex_lock (&w->lock);
   if (MUTANT (lower_first) && freed_move (&w->durable, &w->unlinked) == 0)
     commit_reap (w);

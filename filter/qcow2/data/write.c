@@ -25,12 +25,15 @@
 #include <string.h>
 #include <time.h>
 
-#include "image/bitmap.h"
+#include "base/bits.h"
 #include "base/cleanup.h"
-#include "map/mapping.h"
 #include "base/mutant.h"
 #include "base/pause-point.h"
+#include "data/read.h"
+#include "data/write.h"
+#include "image/bitmap.h"
 #include "image/writer.h"
+#include "map/mapping.h"
 
 /* Up to this size, a write is put together in memory with what surrounds it,
  * to be one write.
@@ -57,56 +60,6 @@ struct plan {
   uint64_t forgotten;           /* ...is mapped; data_holes.forgotten then */
   uint64_t hole_start, hole_end; /* of the data file, if one was found */
 };
-
-static uint64_t
-min64 (uint64_t a, uint64_t b)
-{
-  return a < b ? a : b;
-}
-
-static uint64_t
-round_down (uint64_t v, uint64_t to)
-{
-  return v & -to;
-}
-
-static uint64_t
-round_up (uint64_t v, uint64_t to)
-{
-  return (v + to - 1) & -to;
-}
-
-static uint64_t
-unit_size (const struct layer *layer)
-{
-  return UINT64_C (1) << layer->unit_bits;
-}
-
-static uint32_t
-l1_index_of (const struct layer *layer, uint64_t offset)
-{
-  return offset >> (layer->l2_bits + layer->cluster_bits);
-}
-
-static uint32_t
-l2_index_of (const struct layer *layer, uint64_t offset)
-{
-  return (offset >> layer->cluster_bits)
-    & ((UINT32_C (1) << layer->l2_bits) - 1);
-}
-
-/* Does the range read as zeros if nothing is allocated? */
-static bool
-nothing_below (const struct layer *layer, uint64_t offset)
-{
-  return layer->backing == NULL || offset >= layer->backing->size;
-}
-
-static bool
-raw_pair (const struct layer *layer)
-{
-  return layer->external && header_is_raw (&layer->header);
-}
 
 /* Begins a change.  Returns 0 or -errno. */
 static int
@@ -176,7 +129,7 @@ check_target (struct layer *layer, uint64_t host, uint64_t length)
 {
   struct writer *w = layer->writer;
 
-  if (layer->external || !metadata_overlaps (w, host, length))
+  if (layer->geo.has_data_file || !metadata_overlaps (w, host, length))
     return 0;
   return fail_on_metadata (w);
 }
@@ -223,7 +176,7 @@ unlock_table (struct writer *w)
 static void
 unalloc_table (struct writer *w, uint64_t host)
 {
-  metadata_remove (w, host >> w->layer->cluster_bits);
+  metadata_remove (w, host >> w->layer->geo.cluster_bits);
   refcount_unalloc (w, host, 1);
 }
 
@@ -234,7 +187,7 @@ unalloc_table (struct writer *w, uint64_t host)
 static int
 alloc_table (struct writer *w, uint64_t *host)
 {
-  const size_t size = image_cluster_size (w->layer);
+  const size_t size = layer_cluster_size (w->layer);
   CLEANUP_FREE void *zeros = calloc (1, size);
   uint64_t got;
   bool zero;
@@ -244,7 +197,7 @@ alloc_table (struct writer *w, uint64_t *host)
     return -ENOMEM;
   if ((r = refcount_alloc (w, 1, host, &got, &zero)) < 0)
     return r;
-  if ((r = metadata_add (w, *host >> w->layer->cluster_bits)) < 0) {
+  if ((r = metadata_add (w, *host >> w->layer->geo.cluster_bits)) < 0) {
     refcount_unalloc (w, *host, 1);
     return r;
   }
@@ -265,14 +218,14 @@ ensure_table (struct writer *w, uint32_t l1_index)
   uint64_t host, old;
   int r;
 
-  if ((image_l1_entry (layer, l1_index) & QCOW2_COPIED
+  if ((layer_l1_entry (layer, l1_index) & QCOW2_COPIED
        || MUTANT (share_table))
-      && image_l2_offset (layer, l1_index))
+      && layer_l2_offset (layer, l1_index))
     return 0;
 
-  if (image_l2_offset (layer, l1_index) == 0) {
+  if (layer_l2_offset (layer, l1_index) == 0) {
     LOCK_FOR_SCOPE (&w->lock);
-    if (image_l2_offset (layer, l1_index) && !MUTANT (table_twice))
+    if (layer_l2_offset (layer, l1_index) && !MUTANT (table_twice))
       return 0;                 /* another plan made it */
     r = w->failed ? -EIO : alloc_table (w, &host);
     if (r < 0)
@@ -302,8 +255,8 @@ ensure_table (struct writer *w, uint32_t l1_index)
     unalloc_table (w, host);
     return r;
   }
-  old = image_l2_offset (layer, l1_index);
-  if (image_l1_entry (layer, l1_index) & QCOW2_COPIED) {
+  old = layer_l2_offset (layer, l1_index);
+  if (layer_l1_entry (layer, l1_index) & QCOW2_COPIED) {
     unlock_table (w);           /* another plan was faster */
     LOCK_FOR_SCOPE (&w->lock);
     if (!MUTANT (keep_raced_table))
@@ -316,52 +269,16 @@ ensure_table (struct writer *w, uint32_t l1_index)
                     be64_make (host | QCOW2_COPIED).raw, __ATOMIC_RELAXED);
   commit_mark_table (w, t);
   commit_mark_l1 (w, l1_index);
-  commit_free_later (w, old, image_cluster_size (layer), true);
+  commit_free_later (w, old, layer_cluster_size (layer), true);
   unlock_table (w);
   return 0;
 }
 
-/* The subclusters of a cluster (at guest offset) that lie within from..to. */
-static uint32_t
-subcluster_mask (const struct layer *layer, uint64_t cluster, uint64_t from,
-                 uint64_t to)
-{
-  const uint64_t end = cluster + image_cluster_size (layer);
-  const uint64_t first = from > cluster ? from - cluster : 0;
-  const uint64_t last = (to < end ? to : end) - cluster;
-  const unsigned a = first >> layer->unit_bits;
-  const unsigned b = (last + unit_size (layer) - 1) >> layer->unit_bits;
-
-  return (UINT64_C (1) << b) - (UINT64_C (1) << a);
-}
-
-/* What an entry refers to in the image file, which is let go of when the
- * entry no longer does.  Returns false if that is nothing.
- */
-static bool
-entry_refers_to (const struct layer *layer, uint64_t entry, uint64_t *offset,
-                 uint64_t *length)
-{
-  if (entry & QCOW2_L2_COMPRESSED) {
-    uint32_t size;
-
-    mapping_compressed_range (layer, entry, offset, &size);
-    *length = MUTANT (compressed_start_only) ? 1 : size;
-    return true;
-  }
-  *offset = entry & QCOW2_L2_OFFSET;
-  *length = image_cluster_size (layer);
-  return *offset != 0 && !layer->external;
-}
-
-/* Has the cluster of an entry a place that we may write to? */
 static bool
 has_own_place (const struct layer *layer, uint64_t entry)
 {
-  return layer->external
-    || (!(entry & QCOW2_L2_COMPRESSED) && (entry & QCOW2_COPIED)
-        && (entry & QCOW2_L2_OFFSET)
-        && (entry & QCOW2_L2_OFFSET) < image_file_size (layer));
+  return l2_entry_writable_in_place (&layer->geo, layer_file_size (layer),
+                                     entry);
 }
 
 /* Step 2, with the place the first cluster has: how many clusters follow each
@@ -374,14 +291,14 @@ plan_in_place (struct plan *p, uint64_t want, uint64_t entry)
   struct mapping_entry e;
   int r;
 
-  if (layer->external) {
+  if (layer->geo.has_data_file) {
     p->host = p->cluster;
     p->clusters = want;
     return 0;
   }
   p->host = entry & QCOW2_L2_OFFSET;
   for (p->clusters = 1; p->clusters < want; p->clusters++) {
-    const uint64_t skip = p->clusters << layer->cluster_bits;
+    const uint64_t skip = p->clusters << layer->geo.cluster_bits;
 
     if ((r = mapping_get_entry (layer, p->cluster + skip, &e)) < 0)
       return r;
@@ -389,7 +306,7 @@ plan_in_place (struct plan *p, uint64_t want, uint64_t entry)
         || (e.entry & QCOW2_L2_OFFSET) != p->host + skip)
       break;
   }
-  return check_target (layer, p->host, p->clusters << layer->cluster_bits);
+  return check_target (layer, p->host, p->clusters << layer->geo.cluster_bits);
 }
 
 /* Step 2, for clusters that need a new place. */
@@ -402,7 +319,7 @@ plan_new_place (struct plan *p, uint64_t want)
   int r;
 
   for (n = 1; n < want; n++) {
-    if ((r = mapping_get_entry (layer, p->cluster + (n << layer->cluster_bits),
+    if ((r = mapping_get_entry (layer, p->cluster + (n << layer->geo.cluster_bits),
                                 &e)) < 0)
       return r;
     if (has_own_place (layer, e.entry))
@@ -425,7 +342,7 @@ is_hole (struct plan *p)
 
   if (p->in_hole)
     return true;
-  if (store_extent (p->layer->data, offset, &p->hole_end, &type) < 0
+  if (store_extent (p->layer->clusters, offset, &p->hole_end, &type) < 0
       || type != (EXTENT_HOLE | EXTENT_ZERO)) {
     p->hole_end = 0;
     return false;
@@ -439,29 +356,29 @@ static int
 make_plan (struct plan *p, const struct run *run, uint64_t end)
 {
   struct layer *layer = p->layer;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
   struct mapping_entry e;
   uint64_t want;
   int r;
 
   p->cluster = round_down (p->start, size);
-  want = (round_up (end, size) - p->cluster) >> layer->cluster_bits;
+  want = (round_up (end, size) - p->cluster) >> layer->geo.cluster_bits;
 
-  if ((r = ensure_table (p->w, l1_index_of (layer, p->start))) < 0
+  if ((r = ensure_table (p->w, layer_l1_index (layer, p->start))) < 0
       || (r = mapping_get_entry (layer, p->start, &e)) < 0)
     return r;
 
   /* The rest of a compressed or shared cluster has to move as well.  So has,
    * in a raw data file, what may be left of old in a new cluster.
    */
-  p->whole = !layer->extended || run->type == RUN_COMPRESSED
-    || (!layer->external && (e.entry & QCOW2_L2_OFFSET)
+  p->whole = !layer->geo.extended_l2 || run->type == RUN_COMPRESSED
+    || (!layer->geo.has_data_file && (e.entry & QCOW2_L2_OFFSET)
         && !(e.entry & QCOW2_COPIED))
-    || (raw_pair (layer) && (uint32_t) e.bitmap == 0
+    || (layer->geo.data_file_raw && (uint32_t) e.bitmap == 0
         && !MUTANT (raw_first_touch));
 
   /* With extended L2, clusters of a run differ in what else they hold. */
-  if (layer->extended)
+  if (layer->geo.extended_l2)
     want = 1;
   if (has_own_place (layer, e.entry))
     r = plan_in_place (p, want, e.entry);
@@ -470,19 +387,19 @@ make_plan (struct plan *p, const struct run *run, uint64_t end)
   if (r < 0)
     return r;
 
-  p->stop = min64 (end, p->cluster + (p->clusters << layer->cluster_bits));
-  p->from = round_down (p->start, p->whole ? size : unit_size (layer));
-  p->to = round_up (p->stop, p->whole ? size : unit_size (layer));
+  p->stop = min64 (end, p->cluster + (p->clusters << layer->geo.cluster_bits));
+  p->from = round_down (p->start, p->whole ? size : layer_subcluster_size (layer));
+  p->to = round_up (p->stop, p->whole ? size : layer_subcluster_size (layer));
   /* The guest cannot see behind its disk, but whoever makes it larger can;
    * a data file ends where the disk does.
    */
-  if (layer->external && p->to > layer->size)
+  if (layer->geo.has_data_file && p->to > layer->size)
     p->to = p->stop > layer->size ? p->stop : layer->size;
 
-  p->fill_is_zero = !layer->extended || !p->whole || raw_pair (layer);
+  p->fill_is_zero = !layer->geo.extended_l2 || !p->whole || layer->geo.data_file_raw;
   p->fill_is_zero &= run->type == RUN_ZERO
-    || (run->type == RUN_UNALLOCATED && nothing_below (layer, p->from));
-  if (layer->external && p->fill_is_zero
+    || (run->type == RUN_UNALLOCATED && layer_nothing_below (layer, p->from));
+  if (layer->geo.has_data_file && p->fill_is_zero
       && (p->from != p->start || p->to != p->stop))
     p->place_is_zero = is_hole (p);
   return 0;
@@ -499,7 +416,7 @@ read_fill (const struct plan *p, uint8_t *buf, uint64_t from, uint64_t to)
     memset (buf, 0, to - from);
     return 0;
   }
-  r = MUTANT (no_cow) ? 0 : image_read (p->layer, buf, end - from, from);
+  r = MUTANT (no_cow) ? 0 : layer_read (p->layer, buf, end - from, from);
   if (MUTANT (no_cow))
     memset (buf, 0, end - from);
   memset (buf + (end - from), 0, to - end);
@@ -516,19 +433,19 @@ write_fill (const struct plan *p, uint64_t from, uint64_t to)
   if (from == to)
     return 0;
   if (p->fill_is_zero)
-    return store_zero (p->layer->data, to - from, host, STORE_ZERO_PUNCH);
+    return store_zero (p->layer->clusters, to - from, host, STORE_ZERO_PUNCH);
   buf = malloc (to - from);
   if (buf == NULL)
     return -ENOMEM;
   r = read_fill (p, buf, from, to);
-  return r < 0 ? r : store_pwrite (p->layer->data, buf, to - from, host);
+  return r < 0 ? r : store_pwrite (p->layer->clusters, buf, to - from, host);
 }
 
 /* Step 3. */
 static int
 write_data (const struct plan *p, const uint8_t *data)
 {
-  struct store *store = p->layer->data;
+  struct store *store = p->layer->clusters;
   const uint64_t host = p->host + (p->start - p->cluster);
   CLEANUP_FREE uint8_t *merged = NULL;
   int r;
@@ -560,7 +477,7 @@ refers_to_metadata (const struct writer *w, uint64_t entry)
 {
   uint64_t offset, length;
 
-  return entry_refers_to (w->layer, entry, &offset, &length)
+  return l2_entry_refers_to (&w->layer->geo, entry, &offset, &length)
     && metadata_contains (w, offset, length);
 }
 
@@ -569,39 +486,36 @@ static int
 publish (const struct plan *p)
 {
   struct layer *layer = p->layer;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
   struct l2_table *t;
   int r;
 
-  r = lock_table (p->w, l1_index_of (layer, p->start), &t);
+  r = lock_table (p->w, layer_l1_index (layer, p->start), &t);
   if (r < 0)
     return r;
   r = commit_reserve_frees (p->w, p->clusters);
   for (uint64_t i = 0; r == 0 && p->allocated && i < p->clusters; i++) {
     uint64_t bitmap;
 
-    if (refers_to_metadata (p->w, l2_table_get (t, l2_index_of (layer,
+    if (refers_to_metadata (p->w, l2_table_get (t, layer_l2_index (layer,
                                                   p->cluster + i * size),
                                                 &bitmap)))
       r = -EUCLEAN;
   }
   for (uint64_t i = 0; r == 0 && i < p->clusters; i++) {
     const uint64_t cluster = p->cluster + i * size;
-    const uint32_t index = l2_index_of (layer, cluster);
+    const uint32_t index = layer_l2_index (layer, cluster);
     uint64_t old, bitmap, offset, length;
 
     old = l2_table_get (t, index, &bitmap);
-    if (p->allocated && entry_refers_to (layer, old, &offset, &length))
+    if (p->allocated && l2_entry_refers_to (&layer->geo, old, &offset, &length))
       commit_free_later (p->w, offset, length, false);
-    if (layer->extended) {
-      const uint32_t mask =
-        p->whole ? UINT32_MAX
-                 : subcluster_mask (layer, cluster, p->from, p->to);
-
-      bitmap |= mask;
-      bitmap &= ~((uint64_t) mask << 32);
-    }
-    l2_table_set (t, index, (p->host + i * size) | QCOW2_COPIED, bitmap);
+    l2_entry_make_data (&layer->geo, p->host + i * size,
+                        p->whole ? UINT32_MAX
+                        : geometry_subcluster_mask (&layer->geo, cluster,
+                                                    p->from, p->to),
+                        &old, &bitmap);
+    l2_table_set (t, index, old, bitmap);
   }
   if (r == 0)
     commit_mark_table (p->w, t);
@@ -616,8 +530,8 @@ publish (const struct plan *p)
 static void
 restore (const struct plan *p)
 {
-  if (raw_pair (p->layer) && p->fill_is_zero && !MUTANT (no_restore))
-    store_zero (p->layer->data, p->to - p->from,
+  if (p->layer->geo.data_file_raw && p->fill_is_zero && !MUTANT (no_restore))
+    store_zero (p->layer->clusters, p->to - p->from,
                 p->host + (p->from - p->cluster), STORE_ZERO_PUNCH);
 }
 
@@ -629,9 +543,9 @@ write_plan (struct layer *layer, const uint8_t *data, uint64_t count,
             uint64_t offset, uint64_t *done)
 {
   struct writer *w = layer->writer;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
   const uint64_t table_end =
-    round_up (offset + 1, size << layer->l2_bits);
+    round_up (offset + 1, size << layer->geo.l2_bits);
   struct plan p = { .w = w, .layer = layer, .start = offset };
   struct range_lock lock;
   struct run run;
@@ -722,8 +636,8 @@ write_range (struct layer *layer, const uint8_t *data, uint64_t count,
     if (run.type == RUN_DATA && (run.copied || MUTANT (write_shared))) {
       done = run.length;
       if ((r = check_target (layer, run.host, run.length)) == 0)
-        r = store_pwrite (layer->data, data, run.length, run.host);
-      if (layer->external)
+        r = store_pwrite (layer->clusters, data, run.length, run.host);
+      if (layer->geo.has_data_file)
         check_holes (w, forgotten);
     }
     else
@@ -799,7 +713,7 @@ report_no_space (struct layer *layer)
 }
 
 int
-image_write (struct layer *layer, const void *buf, size_t count,
+layer_write (struct layer *layer, const void *buf, size_t count,
              uint64_t offset)
 {
   struct writer *w = layer->writer;
@@ -843,10 +757,10 @@ store_flags (const struct zeroing *z)
 static int
 zero_in_place (const struct zeroing *z, uint64_t count, uint64_t host)
 {
-  struct store *store = z->layer->data;
+  struct store *store = z->layer->clusters;
   int r;
 
-  if (z->trim && !raw_pair (z->layer)) {
+  if (z->trim && !z->layer->geo.data_file_raw) {
     r = store_discard (store, count, host);
     return r == -ENOTSUP ? 0 : r;
   }
@@ -876,49 +790,6 @@ zero_by_writing (const struct zeroing *z, uint64_t count, uint64_t offset)
   return 0;
 }
 
-/* The entry of a cluster of which all (or, with extended L2, the subclusters
- * in mask) is to read as zeros.  Returns false if that needs writing.
- */
-static bool
-zero_entry (const struct zeroing *z, uint64_t cluster, uint32_t mask,
-            uint64_t *entry, uint64_t *bitmap)
-{
-  const struct layer *layer = z->layer;
-  const bool empty = *entry == 0 && (uint32_t) *bitmap == 0;
-  const bool keep = has_own_place (layer, *entry) && !z->unmap
-    && ((*entry & QCOW2_L2_OFFSET) || (*entry & QCOW2_COPIED));
-
-  if (layer->extended) {
-    if (mask != UINT32_MAX) {
-      if (*entry & QCOW2_L2_COMPRESSED)
-        return false;
-      if (empty && nothing_below (layer, cluster))
-        return true;
-      *bitmap = (*bitmap & ~(uint64_t) mask) | (uint64_t) mask << 32;
-      return true;
-    }
-    if (empty && nothing_below (layer, cluster))
-      return true;
-    *bitmap = (uint64_t) UINT32_MAX << 32;
-    *entry = keep ? *entry & (QCOW2_L2_OFFSET | QCOW2_COPIED) : 0;
-    return true;
-  }
-
-  if (empty && nothing_below (layer, cluster))
-    return true;
-  if (layer->header.version < 3) {
-    *entry = 0;
-    return nothing_below (layer, cluster);
-  }
-  if (MUTANT (zero_uncovers)) {
-    *entry = 0;
-    return true;
-  }
-  *entry = QCOW2_L2_ZERO
-    | (keep ? *entry & (QCOW2_L2_OFFSET | QCOW2_COPIED) : 0);
-  return true;
-}
-
 /* Zeroes whole units (the last one may be cut short by the disk's end) of one
  * L2 table by changing entries.  *done is how much was dealt with; 0 means
  * that the first cluster needs writing.
@@ -929,41 +800,44 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
 {
   struct layer *layer = z->layer;
   struct writer *w = layer->writer;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
   const uint64_t end = offset + count;
   struct l2_table *t;
   bool changed = false;
   int r;
 
   *done = 0;
-  if ((r = ensure_table (w, l1_index_of (layer, offset))) < 0
-      || (r = lock_table (w, l1_index_of (layer, offset), &t)) < 0)
+  if ((r = ensure_table (w, layer_l1_index (layer, offset))) < 0
+      || (r = lock_table (w, layer_l1_index (layer, offset), &t)) < 0)
     return r;
   r = commit_reserve_frees (w, (round_up (end, size)
                                 - round_down (offset, size)) / size);
 
   for (uint64_t pos = offset, next; r == 0 && pos < end; pos = next) {
     const uint64_t cluster = round_down (pos, size);
-    const uint32_t index = l2_index_of (layer, pos);
+    const uint32_t index = layer_l2_index (layer, pos);
     const uint32_t mask =
       end >= layer->size && cluster + size > layer->size && pos == cluster
-      ? UINT32_MAX : subcluster_mask (layer, cluster, pos, end);
+      ? UINT32_MAX : geometry_subcluster_mask (&layer->geo, cluster, pos, end);
     uint64_t old, old_bitmap, entry, bitmap, old_host, host, length;
 
     next = min64 (cluster + size, end);
     entry = old = l2_table_get (t, index, &old_bitmap);
     bitmap = old_bitmap;
-    if (!zero_entry (z, cluster, mask, &entry, &bitmap))
+    if (!l2_entry_make_zero (&layer->geo, mask,
+                             has_own_place (layer, old) && !z->unmap,
+                             layer_nothing_below (layer, cluster), &entry,
+                             &bitmap))
       break;
     if (entry != old || bitmap != old_bitmap) {
-      if (entry_refers_to (layer, old, &old_host, &length)
-          && !(entry_refers_to (layer, entry, &host, &length)
+      if (l2_entry_refers_to (&layer->geo, old, &old_host, &length)
+          && !(l2_entry_refers_to (&layer->geo, entry, &host, &length)
                && host == old_host)) {
         if (refers_to_metadata (w, old)) {
           r = -EUCLEAN;
           break;
         }
-        entry_refers_to (layer, old, &old_host, &length);
+        l2_entry_refers_to (&layer->geo, old, &old_host, &length);
         commit_free_later (w, old_host, length, false);
       }
       l2_table_set (t, index, entry, bitmap);
@@ -979,8 +853,8 @@ zero_entries (const struct zeroing *z, uint64_t count, uint64_t offset,
   unlock_table (w);
 
   /* The data file's space.  Nobody sees what is there any more. */
-  if (r == 0 && layer->external && z->unmap && changed)
-    store_discard (layer->data, *done, offset);
+  if (r == 0 && layer->geo.has_data_file && z->unmap && changed)
+    store_discard (layer->clusters, *done, offset);
   return r == -EUCLEAN ? fail_on_metadata (w) : r;
 }
 
@@ -994,8 +868,8 @@ zero_raw (const struct zeroing *z, const struct run *run, uint64_t offset)
   uint64_t from = offset, to = offset + run->length;
 
   if (run->type != RUN_DATA) {
-    from = round_down (from, unit_size (layer));
-    to = min64 (round_up (to, unit_size (layer)), layer->size);
+    from = round_down (from, layer_subcluster_size (layer));
+    to = min64 (round_up (to, layer_subcluster_size (layer)), layer->size);
   }
   return zero_in_place (z, to - from, from);
 }
@@ -1006,7 +880,7 @@ zero_run (const struct zeroing *z, const struct run *run, uint64_t offset,
           uint64_t *done)
 {
   struct layer *layer = z->layer;
-  const uint64_t unit = unit_size (layer);
+  const uint64_t unit = layer_subcluster_size (layer);
   const uint64_t end = offset + run->length;
   const uint64_t whole_end = end == layer->size ? end : round_down (end, unit);
   const uint64_t next_unit = round_up (offset + 1, unit);
@@ -1016,17 +890,17 @@ zero_run (const struct zeroing *z, const struct run *run, uint64_t offset,
     return mapping_report (layer, offset, run);
 
   *done = run->length;
-  if (raw_pair (layer) && !MUTANT (raw_zero_in_table)
+  if (layer->geo.data_file_raw && !MUTANT (raw_zero_in_table)
       && !(MUTANT (raw_trim_in_table) && z->trim))
     return zero_raw (z, run, offset);
-  if (run->type == RUN_UNALLOCATED && nothing_below (layer, offset))
+  if (run->type == RUN_UNALLOCATED && layer_nothing_below (layer, offset))
     return 0;
 
   if (offset % unit == 0 && whole_end > offset) {
     r = zero_entries (z, whole_end - offset, offset, done);
     if (r < 0 || *done)
       return r;
-    *done = min64 (image_cluster_size (layer), whole_end - offset);
+    *done = min64 (layer_cluster_size (layer), whole_end - offset);
     return 1;                   /* by writing */
   }
 
@@ -1047,10 +921,10 @@ zero_range (const struct zeroing *z, uint64_t count, uint64_t offset)
 {
   struct layer *layer = z->layer;
   struct writer *w = layer->writer;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
 
   while (count > 0) {
-    const uint64_t table_end = round_up (offset + 1, size << layer->l2_bits);
+    const uint64_t table_end = round_up (offset + 1, size << layer->geo.l2_bits);
     uint64_t n = min64 (count, table_end - offset), done = 0;
     struct range_lock lock;
     struct run run;
@@ -1087,7 +961,7 @@ static int
 check_fast (const struct zeroing *z, uint64_t count, uint64_t offset)
 {
   struct layer *layer = z->layer;
-  const uint64_t unit = unit_size (layer);
+  const uint64_t unit = layer_subcluster_size (layer);
 
   for (struct run run; count > 0; offset += run.length, count -= run.length) {
     const uint64_t end = offset + count;
@@ -1097,15 +971,15 @@ check_fast (const struct zeroing *z, uint64_t count, uint64_t offset)
     mapping_lookup (layer, offset, count, &run);
     if (run.type == RUN_INVALID)
       return mapping_report (layer, offset, &run);
-    if (raw_pair (layer) || run.type == RUN_ZERO
-        || (run.type == RUN_UNALLOCATED && nothing_below (layer, offset)))
+    if (layer->geo.data_file_raw || run.type == RUN_ZERO
+        || (run.type == RUN_UNALLOCATED && layer_nothing_below (layer, offset)))
       continue;
     /* What has no flag for it, and parts of what is not ours alone. */
-    if ((layer->header.version < 3 && !nothing_below (layer, offset))
+    if ((layer->header.version < 3 && !layer_nothing_below (layer, offset))
         || (partial && !(run.type == RUN_DATA && run.copied)))
       return -ENOTSUP;
-    if (layer->extended && run.type == RUN_COMPRESSED
-        && run.length < image_cluster_size (layer))
+    if (layer->geo.extended_l2 && run.type == RUN_COMPRESSED
+        && run.length < layer_cluster_size (layer))
       return -ENOTSUP;
   }
   return 0;
@@ -1139,20 +1013,20 @@ zero_or_trim (const struct zeroing *z, uint64_t count, uint64_t offset)
 }
 
 int
-image_zero (struct layer *layer, uint64_t count, uint64_t offset,
+layer_zero (struct layer *layer, uint64_t count, uint64_t offset,
             unsigned flags)
 {
   const struct zeroing z = {
     .layer = layer,
-    .unmap = flags & IMAGE_ZERO_UNMAP,
-    .fast = flags & IMAGE_ZERO_FAST,
+    .unmap = flags & STORE_ZERO_PUNCH,
+    .fast = flags & STORE_ZERO_FAST,
   };
 
   return zero_or_trim (&z, count, offset);
 }
 
 int
-image_trim (struct layer *layer, uint64_t count, uint64_t offset)
+layer_trim (struct layer *layer, uint64_t count, uint64_t offset)
 {
   const struct zeroing z = { .layer = layer, .unmap = true, .trim = true };
 

@@ -46,7 +46,7 @@ nr_bits (const struct layer *layer, const struct bitmap *b)
 static unsigned
 piece_bits (const struct layer *layer)
 {
-  return layer->cluster_bits + 3;
+  return layer->geo.cluster_bits + 3;
 }
 
 static uint64_t
@@ -94,10 +94,10 @@ parse_entry (const struct layer *layer, const uint8_t *dir, size_t pos,
       || b->flags & ~QCOW2_BITMAP_FLAGS
       || b->granularity_bits < QCOW2_MIN_GRANULARITY_BITS
       || b->granularity_bits > QCOW2_MAX_GRANULARITY_BITS
-      || b->table_offset & (image_cluster_size (layer) - 1)
+      || b->table_offset & (layer_cluster_size (layer) - 1)
       || __builtin_add_overflow (b->table_offset,
                                  b->table_entries * sizeof (be64), &table_end)
-      || table_end > image_file_size (layer))
+      || table_end > layer_file_size (layer))
     return 0;
   b->usable = !(b->flags & QCOW2_BITMAP_IN_USE)
     && (extra == 0 || b->flags & QCOW2_BITMAP_EXTRA_COMPATIBLE);
@@ -126,8 +126,8 @@ bitmap_list_read (struct layer *layer)
     return -ENOMEM;
   layer->bitmaps = list;
   list->damaged = true;
-  if (h->bitmap_directory_offset > image_file_size (layer)
-      || size > image_file_size (layer) - h->bitmap_directory_offset
+  if (h->bitmap_directory_offset > layer_file_size (layer)
+      || size > layer_file_size (layer) - h->bitmap_directory_offset
       || h->nb_bitmaps > size / sizeof (struct qcow2_bitmap))
     goto damaged;
   list = realloc (list, sizeof *list + h->nb_bitmaps * sizeof (struct bitmap));
@@ -210,8 +210,8 @@ read_bitmap_table (struct layer *layer, const struct bitmap *b,
 
     if (entry & QCOW2_BITMAP_RESERVED
         || (host && entry & QCOW2_BITMAP_ALL_ONES)
-        || host & (image_cluster_size (layer) - 1)
-        || (host && host >= image_file_size (layer)))
+        || host & (layer_cluster_size (layer) - 1)
+        || (host && host >= layer_file_size (layer)))
       r = -EINVAL;
   }
   if (r < 0) {
@@ -246,7 +246,7 @@ bitmap_walk_ranges (struct layer *layer, bitmap_range_fn fn, void *opaque)
       const uint64_t host = be64_get (table[j]) & QCOW2_BITMAP_OFFSET;
 
       if (host)
-        r = fn (opaque, "bitmap", host, image_cluster_size (layer));
+        r = fn (opaque, "bitmap", host, layer_cluster_size (layer));
     }
   }
   return r;
@@ -255,14 +255,15 @@ bitmap_walk_ranges (struct layer *layer, bitmap_range_fn fn, void *opaque)
 /* --- showing a bitmap --- */
 
 int
-bitmap_show (struct layer *layer, const char *name)
+bitmap_show (struct image *image, const char *name)
 {
+  struct layer *layer = image->top;
   const struct bitmap_list *list = layer->bitmaps;
   char names[1024] = "";
   size_t len = 0;
 
   for (size_t i = 0; list && !list->damaged && i < list->count; i++) {
-    struct bitmap *b = (struct bitmap *) &list->bitmap[i];
+    const struct bitmap *b = &list->bitmap[i];
 
     if (strcmp (b->name, name) == 0) {
       if (!b->usable) {
@@ -271,8 +272,9 @@ bitmap_show (struct layer *layer, const char *name)
                       layer->file->name, name);
         return -EINVAL;
       }
-      layer->shown = b;
-      return read_bitmap_table (layer, b, nr_pieces (layer, b), &b->table);
+      image->exported_bitmap = b;
+      return read_bitmap_table (layer, b, nr_pieces (layer, b),
+                                &image->exported_table);
     }
     if (len < sizeof names)
       len += snprintf (names + len, sizeof names - len, "%s%s",
@@ -285,11 +287,11 @@ bitmap_show (struct layer *layer, const char *name)
 }
 
 static int
-show_bits (const struct layer *layer, const uint8_t *bits, uint64_t first,
+show_bits (const struct bitmap *b, const uint8_t *bits, uint64_t first,
            uint64_t n, uint64_t offset, uint64_t end, extent_fn fn,
            void *opaque)
 {
-  const unsigned shift = layer->shown->granularity_bits;
+  const unsigned shift = b->granularity_bits;
   const uint64_t granule = UINT64_C (1) << shift;
 
   for (uint64_t i = 0; i < n && offset < end; i++) {
@@ -310,10 +312,11 @@ show_bits (const struct layer *layer, const uint8_t *bits, uint64_t first,
 }
 
 int
-bitmap_extents (struct layer *layer, uint64_t count, uint64_t offset,
+bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
                 extent_fn fn, void *opaque)
 {
-  const struct bitmap *b = layer->shown;
+  struct layer *layer = image->top;
+  const struct bitmap *b = image->exported_bitmap;
   const uint64_t end = offset + count;
   const uint64_t piece = UINT64_C (1) << piece_bits (layer);
   CLEANUP_FREE uint8_t *bits = NULL;
@@ -322,7 +325,7 @@ bitmap_extents (struct layer *layer, uint64_t count, uint64_t offset,
   while (r == 0 && offset < end) {
     const uint64_t bit = offset >> b->granularity_bits;
     const uint64_t index = bit >> piece_bits (layer);
-    const uint64_t entry = be64_get (b->table[index]);
+    const uint64_t entry = be64_get (image->exported_table[index]);
     const uint64_t host = entry & QCOW2_BITMAP_OFFSET;
     uint64_t next = (index + 1) << (piece_bits (layer) + b->granularity_bits);
 
@@ -335,11 +338,11 @@ bitmap_extents (struct layer *layer, uint64_t count, uint64_t offset,
                                             : EXTENT_HOLE | EXTENT_ZERO);
     else {
       if (bits == NULL
-          && (bits = malloc (image_cluster_size (layer))) == NULL)
+          && (bits = malloc (layer_cluster_size (layer))) == NULL)
         return -ENOMEM;
-      r = store_pread (layer->file, bits, image_cluster_size (layer), host);
+      r = store_pread (layer->file, bits, layer_cluster_size (layer), host);
       if (r == 0)
-        r = show_bits (layer, bits, bit & (piece - 1), piece, offset, next,
+        r = show_bits (b, bits, bit & (piece - 1), piece, offset, next,
                        fn, opaque);
     }
     offset = next;
@@ -441,7 +444,7 @@ get_piece (const struct layer *layer, struct bitmap *b, uint64_t index)
 
   if (piece)
     return piece;
-  piece = calloc (1, image_cluster_size (layer));
+  piece = calloc (1, layer_cluster_size (layer));
   if (piece == NULL) {
     b->lost = true;
     return NULL;
@@ -496,7 +499,7 @@ static int
 store_piece (struct writer *w, struct bitmap *b, uint64_t index)
 {
   struct layer *layer = w->layer;
-  const size_t size = image_cluster_size (layer);
+  const size_t size = layer_cluster_size (layer);
   const _Atomic uint8_t *piece = b->fresh[index];
   const uint64_t entry = be64_get (b->table[index]);
   uint64_t host = entry & QCOW2_BITMAP_OFFSET, got;
@@ -518,7 +521,7 @@ store_piece (struct writer *w, struct bitmap *b, uint64_t index)
     r = w->failed ? -EIO : refcount_alloc (w, 1, &host, &got, &zero);
     if (r < 0)
       return r;
-    r = metadata_add (w, host >> layer->cluster_bits);
+    r = metadata_add (w, host >> layer->geo.cluster_bits);
     if (r < 0) {
       refcount_unalloc (w, host, 1);
       return r;
@@ -530,7 +533,7 @@ store_piece (struct writer *w, struct bitmap *b, uint64_t index)
     b->table[index] = be64_make (host);
   else if (fresh) {
     LOCK_FOR_SCOPE (&w->lock);
-    metadata_remove (w, host >> layer->cluster_bits);
+    metadata_remove (w, host >> layer->geo.cluster_bits);
     if (!w->failed)
       refcount_unalloc (w, host, 1);
   }

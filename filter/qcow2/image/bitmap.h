@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "image/image.h"
+#include "image/chain.h"
 
 struct writer;
 
@@ -47,13 +47,13 @@ struct bitmap_list {
 int bitmap_list_read (struct layer *layer);
 void bitmap_list_free (struct layer *layer);
 
-/* Sets image->shown to the bitmap of that name; 0 or -errno (reported). */
-int bitmap_show (struct layer *layer, const char *name);
+/* Makes extents show the bitmap of that name; 0 or -errno (reported). */
+int bitmap_show (struct image *image, const char *name);
 
-/* Like image_extents, but dirty ranges of image->shown are data, clean ones
+/* Like image_extents, but dirty ranges of the bitmap are data, clean ones
  * holes.
  */
-int bitmap_extents (struct layer *layer, uint64_t count, uint64_t offset,
+int bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
                     extent_fn fn, void *opaque);
 
 /* Calls fn for each host range that holds bitmap metadata.  Returns 0, -errno

@@ -59,7 +59,7 @@ static bool
 count_range (struct check *c, const char *what, uint64_t offset,
              uint64_t length)
 {
-  const unsigned bits = c->layer->cluster_bits;
+  const unsigned bits = c->layer->geo.cluster_bits;
   uint64_t end;
 
   if (length == 0)
@@ -103,7 +103,7 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
     uint64_t offset;
     uint32_t size;
 
-    if (layer->external) {
+    if (layer->geo.has_data_file) {
       finding (c, errors, "compressed cluster at guest offset 0x%" PRIx64
                " in an image with an external data file", guest);
       return;
@@ -114,7 +114,7 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
     if (bitmap)
       finding (c, errors, "compressed cluster at guest offset 0x%" PRIx64
                " with subclusters", guest);
-    mapping_compressed_range (layer, entry, &offset, &size);
+    l2_entry_compressed_range (&layer->geo, entry, &offset, &size);
     count_range (c, "compressed data", offset, size);
     return;
   }
@@ -122,15 +122,15 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
   if (entry & QCOW2_L2_RESERVED)
     finding (c, errors, "the entry of guest offset 0x%" PRIx64 " has reserved "
              "bits set", guest);
-  if (layer->extended) {
+  if (layer->geo.extended_l2) {
     const bool allocated =
-      host || (layer->external && (entry & QCOW2_COPIED));
+      host || (layer->geo.has_data_file && (entry & QCOW2_COPIED));
 
     if ((bitmap >> 32) & bitmap || (!allocated && (uint32_t) bitmap))
       finding (c, errors, "the subclusters at guest offset 0x%" PRIx64
                " contradict each other", guest);
   }
-  if (layer->external) {
+  if (layer->geo.has_data_file) {
     if ((host || (entry & QCOW2_COPIED)) && host != guest)
       finding (c, errors, "the offset 0x%" PRIx64 " in the external data file "
                "is not the guest's, 0x%" PRIx64, host, guest);
@@ -158,7 +158,7 @@ walk_l2 (struct check *c, uint64_t offset, uint64_t guest,
                      uint64_t guest))
 {
   const struct layer *layer = c->layer;
-  const size_t n = (size_t) 1 << layer->l2_bits;
+  const size_t n = (size_t) 1 << layer->geo.l2_bits;
   CLEANUP_FREE void *table = NULL;
   int r;
 
@@ -166,7 +166,7 @@ walk_l2 (struct check *c, uint64_t offset, uint64_t guest,
   if (r < 0)
     return r;
   for (size_t i = 0; i < n; i++, guest += c->cluster_size) {
-    if (layer->extended) {
+    if (layer->geo.extended_l2) {
       const struct qcow2_extended_entry *e = table;
 
       fn (c, be64_get (e[i].entry), be64_get (e[i].bitmap), guest);
@@ -181,7 +181,7 @@ walk_l2 (struct check *c, uint64_t offset, uint64_t guest,
 static int
 count_l1 (struct check *c, uint64_t offset, uint32_t entries)
 {
-  const unsigned coverage = c->layer->l2_bits + c->layer->cluster_bits;
+  const unsigned coverage = c->layer->geo.l2_bits + c->layer->geo.cluster_bits;
   CLEANUP_FREE be64 *l1 = NULL;
   int r;
 
@@ -213,7 +213,7 @@ disk_count (struct check *c, struct disk_counts *d, uint64_t cluster,
             uint64_t *count)
 {
   const unsigned order = c->layer->header.refcount_order;
-  const unsigned block_bits = c->layer->cluster_bits + 3 - order;
+  const unsigned block_bits = c->layer->geo.cluster_bits + 3 - order;
   const uint64_t number = cluster >> block_bits;
   const uint64_t index = cluster & ((UINT64_C (1) << block_bits) - 1);
   uint64_t host;
@@ -269,7 +269,7 @@ count_refcounts (struct check *c, struct disk_counts *d)
       continue;
     }
     count_range (c, "refcount block", host, c->cluster_size);
-    if (c->result->counts[host >> c->layer->cluster_bits] != 1)
+    if (c->result->counts[host >> c->layer->geo.cluster_bits] != 1)
       finding (c, errors, "refcount block %" PRIu64 " is shared", i);
   }
   return r;
@@ -304,7 +304,7 @@ check_copied (struct check *c, const char *what, uint64_t entry,
 {
   uint64_t count;
 
-  if (disk_count (c, &c->disk, host >> c->layer->cluster_bits, &count) < 0)
+  if (disk_count (c, &c->disk, host >> c->layer->geo.cluster_bits, &count) < 0)
     return;
   if ((count == 1) != !!(entry & QCOW2_COPIED)) {
     finding (c, errors, "the copied flag of the %s at offset 0x%" PRIx64
@@ -322,7 +322,7 @@ check_entry_copied (struct check *c, uint64_t entry, uint64_t bitmap,
   (void) bitmap, (void) guest;
   if (entry & QCOW2_L2_COMPRESSED)
     return;
-  if (!c->layer->external) {
+  if (!c->layer->geo.has_data_file) {
     if (host)
       check_copied (c, "cluster", entry, host);
   }
@@ -335,7 +335,7 @@ static int
 check_flags (struct check *c)
 {
   const struct header *h = &c->layer->header;
-  const unsigned coverage = c->layer->l2_bits + c->layer->cluster_bits;
+  const unsigned coverage = c->layer->geo.l2_bits + c->layer->geo.cluster_bits;
   CLEANUP_FREE be64 *l1 = NULL;
   int r;
 
@@ -389,11 +389,11 @@ count_bitmap_range (void *opaque, const char *what, uint64_t offset,
 }
 
 int
-image_check (struct layer *layer, bool verbose, struct check_result *result)
+layer_check (struct layer *layer, bool verbose, struct check_result *result)
 {
   struct check c = {
     .layer = layer, .result = result,
-    .cluster_size = image_cluster_size (layer),
+    .cluster_size = layer_cluster_size (layer),
     .reports = verbose ? MAX_REPORTS : 0,
   };
   int r;
@@ -403,7 +403,7 @@ image_check (struct layer *layer, bool verbose, struct check_result *result)
   if (r < 0)
     return r;
   result->clusters =
-    (c.file_size + c.cluster_size - 1) >> layer->cluster_bits;
+    (c.file_size + c.cluster_size - 1) >> layer->geo.cluster_bits;
   /* A reference may reach into the cluster behind the end of the file. */
   result->counts = calloc (result->clusters + 1, sizeof *result->counts);
   if (result->counts == NULL)

@@ -6,7 +6,7 @@
  *
  * Opening changes nothing, so that looking at an image costs nothing.  The
  * first change of a session is prepared for once (writer_start).  While
- * nobody has anything under way, image_settle makes what is on disk complete
+ * nobody has anything under way, layer_settle makes what is on disk complete
  * and gives back what the session did not need.
  */
 
@@ -25,45 +25,14 @@
 #include "disk/snapshot.h"
 #include "image/writer.h"
 
-/* Says why an image must not be written to; NULL: it may. */
-static const char *
-why_not_writable (const struct layer *layer,
-                  const struct image_write_env *env)
-{
-  const struct header *h = &layer->header;
-
-  if (h->incompatible & QCOW2_INCOMPAT_CORRUPT)
-    return "it is marked corrupt; repair it with qemu-img check -r all";
-  if (layer->damaged)
-    return "the check found errors; repair it with qemu-img check -r all";
-  if (layer->shown)
-    return "a bitmap is shown";
-  if (layer->bitmaps && layer->bitmaps->damaged)
-    return "its dirty bitmaps could not be kept true";
-  if (layer->external && h->nb_snapshots)
-    return "it has an external data file and snapshots, which exclude each "
-      "other";
-  if (layer->file->readonly)
-    return "it cannot be opened for writing";
-  if (layer->data->readonly)
-    return "its external data file cannot be opened for writing";
-  return env->refuse (env->opaque, layer);
-}
-
 int
 writer_open (struct layer *layer, const struct image_write_env *env)
 {
-  const char *why = why_not_writable (layer, env);
   const size_t l1_sectors =
     ((size_t) layer->l1_entries * sizeof (be64) + QCOW2_SECTOR_SIZE - 1)
     / QCOW2_SECTOR_SIZE;
   struct writer *w;
 
-  if (why) {
-    report_warning ("%s: the image is served read-only: %s",
-                    layer->file->name, why);
-    return 0;
-  }
   w = aligned_alloc (64, (sizeof *w + 63) & ~(size_t) 63);
   if (w == NULL)
     return -ENOMEM;
@@ -106,12 +75,6 @@ writer_close (struct layer *layer)
   layer->writer = NULL;
 }
 
-bool
-image_is_writable (const struct layer *layer)
-{
-  return layer->writer != NULL;
-}
-
 int
 writer_fail (struct writer *w, bool corrupt, const char *why)
 {
@@ -126,7 +89,7 @@ writer_fail (struct writer *w, bool corrupt, const char *why)
   report_error ("%s: %s; the image refuses all further writes%s",
                 layer->file->name, why,
                 corrupt ? " and is marked corrupt: see qemu-img check"
-                        : " until it is closed and opened again");
+                        : " until the server is started again");
   if (corrupt && h->version >= 3
       && commit_patch_header (w, offsetof (struct qcow2_header,
                                            incompatible_features),
@@ -164,15 +127,15 @@ extend_raw_file (struct layer *layer)
   uint64_t size;
   int r;
 
-  if (!layer->external || !header_is_raw (&layer->header))
+  if (!layer->geo.data_file_raw)
     return 0;
-  r = store_get_size (layer->data, &size);
+  r = store_get_size (layer->clusters, &size);
   if (r == 0 && size < layer->size && !MUTANT (raw_short))
-    r = store_resize (layer->data, layer->size);
+    r = store_resize (layer->clusters, layer->size);
   if (r < 0)
     report_error ("%s: the external data file %s cannot be extended to the "
                   "size of the disk: %s", layer->file->name,
-                  layer->data->name, strerror (-r));
+                  layer->clusters->name, strerror (-r));
   return r;
 }
 
@@ -195,7 +158,7 @@ repair_dirty (struct writer *w)
     commit_patch_header (w, offsetof (struct qcow2_header,
                                       incompatible_features),
                          &field, sizeof field);
-  r = image_check (layer, false, &result);
+  r = layer_check (layer, false, &result);
   if (r == 0 && result.errors != result.wrong_counts + result.wrong_flags)
     r = -ENOTSUP;
   if (r == 0)
@@ -210,7 +173,7 @@ repair_dirty (struct writer *w)
       && (r = store_flush (layer->file)) < 0)
     writer_fail (w, false, "flushing the image file failed");
   if (r == 0) {
-    r = image_check (layer, false, &result);
+    r = layer_check (layer, false, &result);
     free (result.counts);
     if (r == 0 && result.errors)
       r = -ENOTSUP;
@@ -236,7 +199,7 @@ static int
 start (struct writer *w)
 {
   struct layer *layer = w->layer;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
   const bool grow = !layer->file->fixed_size;
   uint64_t length, end;
   int r;
@@ -284,6 +247,7 @@ writer_start (struct writer *w)
       return r;
     }
     w->start_error = r;
+    w->refused = r < 0 && !w->failed;
     if (r < 0)
       w->failed = true;
     w->started = true;
@@ -292,7 +256,7 @@ writer_start (struct writer *w)
 }
 
 int
-image_flush (struct layer *layer)
+layer_flush (struct layer *layer)
 {
   struct writer *w = layer->writer;
 
@@ -312,7 +276,7 @@ static int
 trim_tail (struct writer *w)
 {
   struct layer *layer = w->layer;
-  const unsigned bits = layer->cluster_bits;
+  const unsigned bits = layer->geo.cluster_bits;
   uint64_t end = w->end, size, wanted, count;
   int r;
 
@@ -348,17 +312,18 @@ trim_tail (struct writer *w)
 }
 
 int
-image_settle (struct layer *layer, bool idle)
+layer_settle (struct layer *layer, bool idle)
 {
   struct writer *w = layer->writer;
-  bool was_settled;
+  bool was_active, was_settled;
   int r = 0;
 
   if (w == NULL || !w->started || w->start_error)
     return 0;
   if (w->failed)
     return -EIO;                /* reported when it failed */
-  if (idle && atomic_exchange (&w->active, false))
+  was_active = atomic_exchange (&w->active, false);
+  if (idle && was_active)
     return 0;                   /* next time */
 
   PAUSE_POINT ("settle: nothing was active");
@@ -392,7 +357,7 @@ image_settle (struct layer *layer, bool idle)
   }
   if (r < 0 || w->active)       /* somebody came in between */
     w->settled = false;
-  if (r < 0)
+  if (r < 0 && r != -ENOSPC && r != -EDQUOT && r != -EBUSY)
     report_error ("%s: what was written since the last flush may not be on "
                   "disk: %s; the image is sound", layer->file->name,
                   strerror (-r));

@@ -66,6 +66,7 @@ struct writer {
   pthread_mutex_t start_lock;   /* held while it is */
   int start_error;              /* what that failed with */
   atomic_bool failed;           /* nothing is written any more */
+  atomic_bool refused;          /* nor was it: writing could not begin */
   bool can_grow;                /* the image file can be resized */
   atomic_bool said_no_space;    /* the log says that it cannot */
   atomic_bool active;           /* written to since settling last looked */
@@ -205,8 +206,8 @@ int commit_patch_header (struct writer *w, uint64_t offset, const void *data,
 
 /* --- session.c --- */
 
-/* Makes the writer of an image, or leaves image->writer NULL (reported) if
- * the image must not be written to.  Returns 0 or -errno.
+/* Makes the writer of a layer that may be written to, layer->writer.  Returns
+ * 0 or -errno.
  */
 int writer_open (struct layer *layer, const struct image_write_env *env);
 void writer_close (struct layer *layer);
@@ -218,5 +219,9 @@ int writer_fail (struct writer *w, bool corrupt, const char *why);
 
 /* Prepares for the first change of a session, once. */
 int writer_start (struct writer *w);
+
+/* See image_flush and image_settle. */
+int layer_flush (struct layer *layer);
+int layer_settle (struct layer *layer, bool idle);
 
 #endif /* QCOW2_WRITER_H */

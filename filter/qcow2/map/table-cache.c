@@ -94,7 +94,7 @@ insert_table (struct table_cache *cache, struct l2_table *t)
 static void __attribute__ ((unused))
 write_out (const struct l2_table *t)
 {
-  const size_t size = image_cluster_size (t->layer);
+  const size_t size = layer_cluster_size (t->layer);
   CLEANUP_FREE void *buf = malloc (size);
 
   if (buf) {
@@ -213,7 +213,7 @@ static bool
 four_data (const struct layer *layer, const be64 *entries, uint64_t offset)
 {
   const uint64_t first = offset | QCOW2_COPIED;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
 
   return ((be64_get (entries[0]) ^ first)
           | (be64_get (entries[1]) ^ (first + size))
@@ -229,17 +229,17 @@ static bool
 compact_table (const struct layer *layer, uint32_t l1_index,
                const be64 *entries, uint8_t *states)
 {
-  const uint32_t n = UINT32_C (1) << layer->l2_bits;
+  const uint32_t n = UINT32_C (1) << layer->geo.l2_bits;
   uint64_t offset =
-    (uint64_t) l1_index << (layer->l2_bits + layer->cluster_bits);
+    (uint64_t) l1_index << (layer->geo.l2_bits + layer->geo.cluster_bits);
 
   for (uint32_t i = 0; i < n; i += 4) {
     if (four_data (layer, entries + i, offset)) {
       states[i / 4] = L2_DATA * 0x55;
-      offset += 4 * image_cluster_size (layer);
+      offset += 4 * layer_cluster_size (layer);
       continue;
     }
-    for (unsigned j = 0; j < 4; j++, offset += image_cluster_size (layer)) {
+    for (unsigned j = 0; j < 4; j++, offset += layer_cluster_size (layer)) {
       const int state = compact_entry (be64_get (entries[i + j]), offset);
 
       if (state < 0)
@@ -255,12 +255,12 @@ static int
 read_table (struct layer *layer, uint32_t l1_index, uint64_t offset,
             struct l2_table **result)
 {
-  const size_t size = image_cluster_size (layer);
-  const size_t compact_size = ((size_t) 1 << layer->l2_bits) / 4;
+  const size_t size = layer_cluster_size (layer);
+  const size_t compact_size = ((size_t) 1 << layer->geo.l2_bits) / 4;
   struct l2_table *t = NULL;
   int r;
 
-  if (layer->external && !layer->extended) {
+  if (layer->geo.has_data_file && !layer->geo.extended_l2) {
     CLEANUP_FREE be64 *entries = malloc (size);
 
     t = calloc (1, sizeof *t + compact_size);
@@ -301,9 +301,9 @@ struct l2_table *
 table_cache_create (struct layer *layer, uint32_t l1_index, uint64_t host)
 {
   struct table_cache *cache = layer->tables;
-  const bool compact = layer->external && !layer->extended;
-  const size_t bytes = compact ? ((size_t) 1 << layer->l2_bits) / 4
-                               : image_cluster_size (layer);
+  const bool compact = layer->geo.has_data_file && !layer->geo.extended_l2;
+  const size_t bytes = compact ? ((size_t) 1 << layer->geo.l2_bits) / 4
+                               : layer_cluster_size (layer);
   struct l2_table *t = calloc (1, sizeof *t + bytes);
   struct l2_table *evicted;
 
@@ -334,7 +334,7 @@ table_cache_create (struct layer *layer, uint32_t l1_index, uint64_t host)
 int
 l2_table_prepare (struct l2_table *t)
 {
-  const size_t sectors = image_cluster_size (t->layer) / QCOW2_SECTOR_SIZE;
+  const size_t sectors = layer_cluster_size (t->layer) / QCOW2_SECTOR_SIZE;
 
   if (t->dirty == NULL)
     t->dirty = calloc ((sectors + 63) / 64, sizeof *t->dirty);
@@ -345,7 +345,7 @@ void
 l2_table_set (struct l2_table *t, uint32_t index, uint64_t entry,
               uint64_t bitmap)
 {
-  const size_t entry_size = t->layer->extended ? 16 : 8;
+  const size_t entry_size = t->layer->geo.extended_l2 ? 16 : 8;
   const size_t sector = index * entry_size / QCOW2_SECTOR_SIZE;
 
   t->dirty[sector / 64] |= UINT64_C (1) << (sector % 64);
@@ -360,7 +360,7 @@ l2_table_set (struct l2_table *t, uint32_t index, uint64_t entry,
       state = L2_ZERO;
     states[index / 4] = (states[index / 4] & ~(3 << shift)) | state << shift;
   }
-  else if (t->layer->extended) {
+  else if (t->layer->geo.extended_l2) {
     struct qcow2_extended_entry *e = (void *) t->payload;
 
     e[index].entry = be64_make (entry);
@@ -429,7 +429,7 @@ int
 table_cache_load (struct layer *layer, uint32_t l1_index, const char **why)
 {
   struct table_cache *cache = layer->tables;
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
   struct l2_table *t, *evicted;
   pthread_mutex_t *reader;
   uint64_t offset;
@@ -448,13 +448,13 @@ table_cache_load (struct layer *layer, uint32_t l1_index, const char **why)
   /* A table moves only while it is in memory, so it stays here for as long
    * as the load lock keeps others from bringing it there.
    */
-  offset = image_l2_offset (layer, l1_index);
+  offset = layer_l2_offset (layer, l1_index);
   if (offset & (size - 1)) {
     *why = "the L2 table is not aligned to a cluster";
     return -EIO;
   }
-  if (offset > image_file_size (layer)
-      || size > image_file_size (layer) - offset) {
+  if (offset > layer_file_size (layer)
+      || size > layer_file_size (layer) - offset) {
     *why = "the L2 table lies past the end of the file";
     return -EIO;
   }

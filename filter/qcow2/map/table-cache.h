@@ -12,7 +12,7 @@
 
 #include "base/brlock.h"
 #include "disk/format.h"
-#include "image/image.h"
+#include "map/layer.h"
 
 /* Of an image with an external data file, a sound standard entry is one of
  * these, since its offset is the guest's: two bits stand for 64.
@@ -57,7 +57,7 @@ void table_cache_free (struct table_cache *cache);
 struct brlock *table_cache_lock (struct table_cache *cache);
 
 /* Brings the L2 table of l1_index (whose L1 entry is not 0) into
- * image->l2[l1_index].  It may be gone again when the caller gets to look.
+ * layer->l2[l1_index].  It may be gone again when the caller gets to look.
  * Takes no lock that a look-up needs while it reads.
  *
  * Returns 0, or -errno with *why saying what is wrong with the table, or
@@ -108,8 +108,8 @@ l2_table_get (const struct l2_table *t, uint32_t index, uint64_t *bitmap)
   if (t->compact) {
     const uint8_t *states = (const uint8_t *) t->payload;
     const uint64_t offset =
-      (((uint64_t) t->l1_index << layer->l2_bits) + index)
-      << layer->cluster_bits;
+      (((uint64_t) t->l1_index << layer->geo.l2_bits) + index)
+      << layer->geo.cluster_bits;
 
     switch ((states[index / 4] >> (index % 4 * 2)) & 3) {
     case L2_ZERO:
@@ -122,7 +122,7 @@ l2_table_get (const struct l2_table *t, uint32_t index, uint64_t *bitmap)
       return 0;
     }
   }
-  if (layer->extended) {
+  if (layer->geo.extended_l2) {
     const struct qcow2_extended_entry *e = (const void *) t->payload;
 
     *bitmap = be64_get (e[index].bitmap);

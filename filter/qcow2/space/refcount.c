@@ -34,13 +34,13 @@ static unsigned
 block_bits (const struct writer *w)
 {
   /* log2 of the counts in a block. */
-  return w->layer->cluster_bits + 3 - w->layer->header.refcount_order;
+  return w->layer->geo.cluster_bits + 3 - w->layer->header.refcount_order;
 }
 
 static uint64_t
 cluster_size (const struct writer *w)
 {
-  return image_cluster_size (w->layer);
+  return layer_cluster_size (w->layer);
 }
 
 /* --- the set of clusters that hold metadata --- */
@@ -142,8 +142,8 @@ metadata_remove (struct writer *w, uint64_t cluster)
 bool
 metadata_contains (const struct writer *w, uint64_t offset, uint64_t length)
 {
-  const uint64_t first = offset >> w->layer->cluster_bits;
-  const uint64_t last = (offset + length - 1) >> w->layer->cluster_bits;
+  const uint64_t first = offset >> w->layer->geo.cluster_bits;
+  const uint64_t last = (offset + length - 1) >> w->layer->geo.cluster_bits;
 
   for (uint64_t c = first; c <= last; c++)
     if (set_contains (&w->metadata, c))
@@ -229,7 +229,7 @@ new_block (const struct writer *w, uint64_t host)
 void
 refcount_trim_cache (struct writer *w)
 {
-  const size_t max = REFBLOCK_CACHE >> w->layer->cluster_bits;
+  const size_t max = REFBLOCK_CACHE >> w->layer->geo.cluster_bits;
 
   while (w->refblocks_cached > (max > 4 ? max : 4)) {
     uint64_t oldest = UINT64_MAX, victim = 0;
@@ -267,8 +267,8 @@ get_block (struct writer *w, uint64_t i, struct refblock **result)
     if (host == 0)
       return 0;
     if (host & (cluster_size (w) - 1)
-        || image_file_size (w->layer) < cluster_size (w)
-        || host > image_file_size (w->layer) - cluster_size (w))
+        || layer_file_size (w->layer) < cluster_size (w)
+        || host > layer_file_size (w->layer) - cluster_size (w))
       return writer_fail (w, true, "a refcount block is misplaced");
     b = new_block (w, host);
     if (b == NULL)
@@ -328,21 +328,21 @@ static uint64_t
 cluster_limit (const struct writer *w)
 {
   if (w->can_grow)
-    return (QCOW2_L2_OFFSET >> w->layer->cluster_bits) + 1;
-  return image_file_size (w->layer) >> w->layer->cluster_bits;
+    return (QCOW2_L2_OFFSET >> w->layer->geo.cluster_bits) + 1;
+  return layer_file_size (w->layer) >> w->layer->geo.cluster_bits;
 }
 
 /* The file reaches at least to here from now on. */
 static void
 extend_to (struct writer *w, uint64_t cluster)
 {
-  const uint64_t size = cluster << w->layer->cluster_bits;
+  const uint64_t size = cluster << w->layer->geo.cluster_bits;
 
   if (w->end < cluster)
     w->end = cluster;
   if (w->virgin < cluster)
     w->virgin = cluster;
-  if (image_file_size (w->layer) < size)
+  if (layer_file_size (w->layer) < size)
     atomic_store_explicit (&w->layer->file_size, size, memory_order_relaxed);
 }
 
@@ -361,7 +361,7 @@ static int
 grow_table (struct writer *w, uint64_t needed)
 {
   struct layer *layer = w->layer;
-  const unsigned bits = layer->cluster_bits;
+  const unsigned bits = layer->geo.cluster_bits;
   const uint64_t per_block = UINT64_C (1) << block_bits (w);
   const uint64_t old_entries = w->reftable_entries;
   const uint64_t start = old_entries << block_bits (w);
@@ -481,7 +481,7 @@ create_block (struct writer *w, uint64_t i)
 {
   struct layer *layer = w->layer;
   const uint64_t cluster = i << block_bits (w);
-  const uint64_t host = cluster << layer->cluster_bits;
+  const uint64_t host = cluster << layer->geo.cluster_bits;
   const be64 entry = be64_make (host);
   struct refblock *b;
   int r;
@@ -574,7 +574,7 @@ refcount_last_free (struct writer *w, uint64_t *offset)
     if (r < 0)
       return r;
     if (count == 0 && !set_contains (&w->metadata, c)) {
-      *offset = c << w->layer->cluster_bits;
+      *offset = c << w->layer->geo.cluster_bits;
       return 0;
     }
     refcount_trim_cache (w);
@@ -611,7 +611,7 @@ refcount_alloc (struct writer *w, uint64_t want, uint64_t *offset,
   *zero = (first >= w->virgin && w->can_grow) || MUTANT (all_virgin);
   w->free_hint = first + n;
   extend_to (w, first + n);
-  *offset = first << w->layer->cluster_bits;
+  *offset = first << w->layer->geo.cluster_bits;
   *got = n;
   return 0;
 }
@@ -619,13 +619,13 @@ refcount_alloc (struct writer *w, uint64_t want, uint64_t *offset,
 void
 refcount_unalloc (struct writer *w, uint64_t offset, uint64_t clusters)
 {
-  refcount_release (w, offset, clusters << w->layer->cluster_bits);
+  refcount_release (w, offset, clusters << w->layer->geo.cluster_bits);
 }
 
 int
 refcount_release (struct writer *w, uint64_t offset, uint64_t length)
 {
-  const unsigned bits = w->layer->cluster_bits;
+  const unsigned bits = w->layer->geo.cluster_bits;
   const uint64_t first = offset >> bits;
   const uint64_t last = (offset + length - 1) >> bits;
   uint64_t count;
@@ -680,7 +680,7 @@ refcount_repair (struct writer *w, const uint32_t *counts, uint64_t clusters)
 static int
 claim (struct writer *w, uint64_t offset, uint64_t bytes)
 {
-  const unsigned bits = w->layer->cluster_bits;
+  const unsigned bits = w->layer->geo.cluster_bits;
 
   if (bytes == 0)
     return 0;
@@ -708,7 +708,7 @@ static int
 claim_snapshot (struct writer *w, const struct snapshot *s)
 {
   const uint64_t bytes = (uint64_t) s->l1_entries * sizeof (be64);
-  const uint64_t size = image_file_size (w->layer);
+  const uint64_t size = layer_file_size (w->layer);
 
   if (bytes > QCOW2_MAX_L1_BYTES || s->l1_offset > size
       || bytes > size - s->l1_offset
@@ -734,7 +734,7 @@ walk_snapshot_tables (struct writer *w, const struct snapshot *s,
     const uint64_t host = be64_get (l1[i]) & QCOW2_L1_OFFSET;
 
     if (host)
-      r = fn (w, host >> w->layer->cluster_bits);
+      r = fn (w, host >> w->layer->geo.cluster_bits);
   }
   return r;
 }
@@ -803,7 +803,7 @@ claim_tables (struct writer *w)
                                    check_snapshot_table)) < 0)
       return r;
   for (uint32_t i = 0; i < layer->l1_entries; i++) {
-    const uint64_t host = image_l2_offset (layer, i);
+    const uint64_t host = layer_l2_offset (layer, i);
 
     if (host && (r = claim (w, host, size)) < 0)
       return r;
@@ -821,7 +821,7 @@ refcount_open (struct writer *w)
   struct layer *layer = w->layer;
   const struct header *h = &layer->header;
   const uint64_t bytes =
-    (uint64_t) h->reftable_clusters << layer->cluster_bits;
+    (uint64_t) h->reftable_clusters << layer->geo.cluster_bits;
   uint64_t size;
   int r;
 
@@ -849,7 +849,7 @@ refcount_open (struct writer *w)
 
   w->start_size = size;
   w->start_end = w->end = w->virgin =
-    (size + cluster_size (w) - 1) >> layer->cluster_bits;
+    (size + cluster_size (w) - 1) >> layer->geo.cluster_bits;
   return claim_tables (w);
 }
 

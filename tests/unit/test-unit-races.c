@@ -1,0 +1,1377 @@
+/* qcow2ext: requests against each other, in every order.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Each race is two or three threads with a request or a few.  One thread is
+ * stopped at its kth point, then another at its jth, then the first runs to its
+ * end; for all k and j there are, and whoever begins.  (See scheduler.h for
+ * what a point is.)  After that come random schedules, which switch more
+ * often.  Each time:
+ *
+ *   - nobody waits for ever
+ *   - what is read is what the requests lead to in an order in which they may
+ *     have happened: no other bytes, nobody's who shared but the cluster
+ *   - the files, with all that was written, with what was flushed by each
+ *     flush, and after settling, have no errors, and hold what they should
+ *
+ *   test-unit-races                        what 'make check' does
+ *   test-unit-races all [RACE]             all schedules, without a limit
+ *   test-unit-races RACE IMAGE VARIANT SEGMENTS...
+ *                                          one again, as printed
+ *   test-unit-races mutants                only the broken rules
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "crash-workloads.h"
+#include "disk/format.h"
+#include "base/mutant.h"
+#include "scheduler.h"
+
+const char *qcow2_mutant;
+
+#define MAX_REQUESTS 5          /* of a thread */
+#define MAX_ALL (SCHED_THREADS * MAX_REQUESTS)
+#define MAX_REGIONS (2 * MAX_ALL + 2)
+
+/* How many schedules of two threads are tried of each race, in make check,
+ * and how many random ones.
+ */
+#define LIMIT 90
+#define RANDOM 20
+
+struct race {
+  const char *name;
+  const struct image_spec *spec;
+  unsigned variant;
+  size_t l2_cache;
+  struct request setup[6];
+  unsigned n_setup;
+  struct request request[SCHED_THREADS][MAX_REQUESTS];
+  unsigned n_requests[SCHED_THREADS];
+  unsigned threads;
+  struct memory_fault fault;    /* nth 0: none */
+};
+
+/* --- the races --- */
+
+static void
+then (struct race *r, unsigned thread, enum request_kind kind,
+      uint64_t offset, uint64_t length)
+{
+  struct request *q = &r->request[thread][r->n_requests[thread]++];
+
+  *q = (struct request) { .kind = kind, .offset = offset, .length = length };
+  q->flags = kind == ZERO ? IMAGE_ZERO_UNMAP : kind == SETTLE;
+  if (r->threads < thread + 1)
+    r->threads = thread + 1;
+}
+
+static void
+before (struct race *r, enum request_kind kind, uint64_t offset,
+        uint64_t length)
+{
+  r->setup[r->n_setup++] =
+    (struct request) { .kind = kind, .offset = offset, .length = length,
+                       .flags = kind == SETTLE };
+}
+
+/* What is let go of is wanted while it becomes durable that it is free. */
+static bool
+trim_flush_allocate (struct race *r, uint64_t c)
+{
+  if (r->variant >= 2)
+    return false;
+  before (r, WRITE, 0, 2 * c);
+  before (r, FLUSH, 0, 0);
+  then (r, 0, r->variant ? ZERO : TRIM, 0, c);
+  then (r, 1, FLUSH, 0, 0);
+  then (r, 2, WRITE, 5 * c, 2 * c);
+  return true;
+}
+
+/* Two change one cluster: all of it, or a part each. */
+static bool
+one_cluster (struct race *r, uint64_t c, enum request_kind a,
+             enum request_kind b)
+{
+  const uint64_t at = r->variant % 5 * c;
+
+  if (r->variant >= 10)
+    return false;
+  if (r->variant / 5) {         /* no byte in common */
+    then (r, 0, a, at + c / 8, c / 4);
+    then (r, 1, b, at + c / 2, c / 2);
+  }
+  else {
+    then (r, 0, a, at + c / 4, c / 2);
+    then (r, 1, b, at, c);
+  }
+  return true;
+}
+
+static bool
+write_trim (struct race *r, uint64_t c)
+{
+  return one_cluster (r, c, WRITE, TRIM);
+}
+
+static bool
+write_write (struct race *r, uint64_t c)
+{
+  return one_cluster (r, c, WRITE, WRITE);
+}
+
+static bool
+write_zero (struct race *r, uint64_t c)
+{
+  return one_cluster (r, c, WRITE, ZERO);
+}
+
+static bool
+zero_write (struct race *r, uint64_t c)
+{
+  return one_cluster (r, c, ZERO, WRITE);
+}
+
+/* The same with a commit in between, which shows what is half done. */
+static bool
+two_cows_flush (struct race *r, uint64_t c)
+{
+  const uint64_t at = r->variant * c;
+
+  if (r->variant >= 5)
+    return false;
+  then (r, 0, WRITE, at + c / 8, c / 8);
+  then (r, 1, WRITE, at + c / 2, c / 8);
+  then (r, 2, FLUSH, 0, 0);
+  return true;
+}
+
+/* A request under way, and all that leads to its place being somebody
+ * else's.
+ */
+static bool
+under_way (struct race *r, uint64_t c, enum request_kind kind)
+{
+  if (r->variant >= 4)
+    return false;
+  before (r, WRITE, 0, 2 * c);
+  before (r, FLUSH, 0, 0);
+  then (r, 0, kind, 0, r->variant & 2 ? c : c / 2);
+  then (r, 1, r->variant & 1 ? ZERO : TRIM, 0, 2 * c);
+  then (r, 1, FLUSH, 0, 0);
+  then (r, 1, WRITE, 3 * c, 2 * c);
+  then (r, 1, FLUSH, 0, 0);
+  then (r, 1, WRITE, 6 * c, 2 * c);
+  return true;
+}
+
+static bool
+read_reallocate (struct race *r, uint64_t c)
+{
+  return under_way (r, c, READ);
+}
+
+static bool
+write_reallocate (struct race *r, uint64_t c)
+{
+  return under_way (r, c, WRITE);
+}
+
+/* Settling, too, waits for requests, but gives up.  After that others have to
+ * wait for the same ones.
+ */
+static bool
+read_settle_reallocate (struct race *r, uint64_t c)
+{
+  if (r->variant >= 2)
+    return false;
+  before (r, WRITE, 0, 2 * c);
+  before (r, FLUSH, 0, 0);
+  before (r, SETTLE, 0, 0);
+  then (r, 0, READ, 0, c);
+  then (r, 1, SETTLE, 0, 0);
+  then (r, 1, r->variant ? ZERO : TRIM, 0, 2 * c);
+  then (r, 1, FLUSH, 0, 0);
+  then (r, 1, WRITE, 5 * c, 2 * c);
+  return true;
+}
+
+/* The cache holds one table at most. */
+static bool
+eviction_write (struct race *r, uint64_t c)
+{
+  const uint64_t table = (c / (r->spec->extended ? 16 : 8)) * c;
+
+  if (r->variant >= 3 || r->spec->size <= 2 * table)
+    return false;
+  r->l2_cache = 1;
+  before (r, WRITE, 0, c);
+  before (r, FLUSH, 0, 0);
+  then (r, 0, r->variant == 2 ? TRIM : WRITE, r->variant ? 0 : c, 2 * c);
+  then (r, 1, WRITE, table, c);
+  then (r, 1, READ, 2 * table, c);
+  then (r, 1, WRITE, table + c, c / 2);
+  return true;
+}
+
+/* The file and its tables of counts have to grow. */
+static bool
+growth_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 3)
+    return false;
+  then (r, 0, WRITE, 4 * c, 8 * c);
+  then (r, 0, WRITE, 14 * c, 30 * c);
+  if (r->variant == 0)
+    then (r, 1, WRITE, 60 * c, 4 * c);
+  else
+    then (r, 1, WRITE, r->variant == 1 ? 3 * c : 0, c / 2);
+  then (r, 1, FLUSH, 0, 0);
+  return true;
+}
+
+static bool
+settle_flush (struct race *r, uint64_t c)
+{
+  if (r->variant >= 4)
+    return false;
+  before (r, WRITE, 0, 4 * c);
+  before (r, TRIM, 2 * c, c);
+  if (r->variant & 1)
+    before (r, FLUSH, 0, 0);
+  before (r, SETTLE, 0, 0);
+  then (r, 0, SETTLE, 0, 0);
+  then (r, 0, SETTLE, 0, 0);
+  if (r->variant < 2)
+    then (r, 1, FLUSH, 0, 0);
+  then (r, 1, WRITE, 4 * c, c);
+  then (r, 1, TRIM, 0, 2 * c);
+  if (r->variant < 2)
+    then (r, 1, FLUSH, 0, 0);
+  else
+    then (r, 1, WRITE, 6 * c, c / 2);
+  return true;
+}
+
+static bool
+flush_flush (struct race *r, uint64_t c)
+{
+  if (r->variant >= 2)
+    return false;
+  before (r, WRITE, 0, c);
+  if (r->variant)
+    before (r, FLUSH, 0, 0);
+  for (unsigned i = 0; i < 2; i++) {
+    then (r, i, WRITE, (2 + i) * c, c / 2);
+    then (r, i, FLUSH, 0, 0);
+  }
+  return true;
+}
+
+static bool
+three_flushes (struct race *r, uint64_t c)
+{
+  if (r->variant >= 1)
+    return false;
+  for (unsigned i = 0; i < 3; i++) {
+    then (r, i, WRITE, (2 + i) * c, c / 2);
+    then (r, i, FLUSH, 0, 0);
+  }
+  return true;
+}
+
+static bool
+failed_flush_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 5)
+    return false;
+  then (r, 0, WRITE, 0, c);
+  then (r, 0, FLUSH, 0, 0);
+  then (r, 1, WRITE, 2 * c, c / 2);
+  then (r, 1, TRIM, 0, c);
+  then (r, 1, FLUSH, 0, 0);
+  then (r, 1, READ, 0, 4 * c);
+  r->fault = (struct memory_fault) {
+    .kind = MEMORY_FLUSH, .file = -1, .nth = 1 + r->variant, .error = EIO,
+  };
+  return true;
+}
+
+/* A commit that fails to write, and is tried again. */
+static bool
+failed_write_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 10)
+    return false;
+  then (r, 0, WRITE, 0, c);
+  then (r, 0, FLUSH, 0, 0);
+  then (r, 1, WRITE, 2 * c, c / 2);
+  then (r, 1, FLUSH, 0, 0);
+  r->fault = (struct memory_fault) {
+    .kind = MEMORY_WRITE, .file = -1, .nth = 1 + r->variant / 2, .error = EIO,
+    .landed = r->variant % 2 * 2,
+  };
+  return true;
+}
+
+/* The session's first changes, and the first users of a table. */
+static bool
+first_writes (struct race *r, uint64_t c)
+{
+  if (r->variant >= 3)
+    return false;
+  then (r, 0, WRITE, 0, c);
+  then (r, 1, r->variant == 1 ? TRIM : WRITE, r->variant * c, c / 2);
+  if (r->variant)
+    then (r, 2, WRITE, 6 * c, c);
+  return true;
+}
+
+/* The data file is found to be empty where it soon is not. */
+static bool
+hole_zero_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 2)
+    return false;
+  then (r, 0, WRITE, 0, c / 8);
+  then (r, 1, WRITE, c, c);
+  then (r, 1, ZERO, c, c);
+  r->request[1][1].flags = r->variant ? IMAGE_ZERO_UNMAP : 0;
+  then (r, 1, WRITE, c + c / 4, c / 4);
+  return true;
+}
+
+/* A cluster that is being written in place is let go of and found to be empty;
+ * when it has been written to, it is zeroed, and gets a new place.
+ */
+static bool
+write_hole_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 1)
+    return false;
+  before (r, WRITE, 3 * c, c);
+  then (r, 0, WRITE, 3 * c + c / 2, c / 4);
+  then (r, 1, ZERO, 3 * c, c);
+  then (r, 1, WRITE, 2 * c, c / 8);
+  then (r, 1, ZERO, 3 * c, c);
+  then (r, 1, WRITE, 3 * c, c / 8);
+  then (r, 1, READ, 3 * c, c);
+  return true;
+}
+
+static const struct {
+  const char *name;
+  bool (*build) (struct race *r, uint64_t c);
+  const char *images[10];
+} races[] = {
+  { "trim-flush-allocate", trim_flush_allocate,
+    { "mixed", "backing", "snapshot", "compressed", "extended-backing",
+      "pair", "raw-full" } },
+  { "write-trim", write_trim,
+    { "mixed", "backing", "compressed", "extended-backing", "v2-backing",
+      "pair-backing", "raw-stale" } },
+  { "write-write", write_write,
+    { "mixed", "backing", "snapshot", "compressed", "extended-backing",
+      "v2-backing", "pair-extended", "raw-stale" } },
+  { "write-zero", write_zero,
+    { "mixed", "backing", "compressed", "extended-backing", "pair-backing",
+      "raw-stale" } },
+  { "zero-write", zero_write,
+    { "snapshot", "v2-backing", "extended-snapshot", "pair", "raw-extended",
+      "raw-no-discard" } },
+  { "two-cows-flush", two_cows_flush,
+    { "backing", "compressed", "extended-snapshot", "pair-backing",
+      "raw-stale" } },
+  { "read-reallocate", read_reallocate,
+    { "mixed", "compressed", "extended", "v2", "snapshot", "pair",
+      "raw-full" } },
+  { "read-settle-reallocate", read_settle_reallocate, { "bitmaps" } },
+  { "write-reallocate", write_reallocate,
+    { "mixed", "compressed", "extended", "v2", "1-bit", "pair",
+      "raw-full" } },
+  { "eviction-write", eviction_write,
+    { "empty", "snapshot", "pair", "raw-empty" } },
+  { "growth-write", growth_write,
+    { "blocks", "reftable", "pair-empty", "empty" } },
+  { "settle-flush", settle_flush,
+    { "mixed", "compressed", "snapshot", "4k", "pair", "raw-empty",
+      "bitmaps", "bitmaps-pair", "bitmaps-raw" } },
+  { "flush-flush", flush_flush,
+    { "mixed", "snapshot", "pair", "raw-empty", "raw-full" } },
+  { "three-flushes", three_flushes, { "mixed", "pair" } },
+  { "failed-flush-write", failed_flush_write,
+    { "mixed", "pair", "raw-empty" } },
+  { "failed-write-write", failed_write_write, { "mixed", "pair" } },
+  { "first-writes", first_writes,
+    { "empty", "snapshot", "compressed-snapshot", "pair", "raw-empty",
+      "1-bit", "bitmaps" } },
+  { "hole-zero-write", hole_zero_write,
+    { "pair-empty", "pair-extended", "raw-empty", "raw-extended" } },
+  { "write-hole-write", write_hole_write,
+    { "pair-empty", "pair-extended", "raw-empty", "bitmaps-pair" } },
+};
+#define RACES (sizeof races / sizeof races[0])
+
+struct race_cursor {
+  unsigned race, image, variant;
+};
+
+static bool
+next_race (struct race_cursor *at, struct race *r)
+{
+  for (; at->race < RACES; at->race++, at->image = 0)
+    for (; races[at->race].images[at->image]; at->image++, at->variant = 0) {
+      *r = (struct race) {
+        .name = races[at->race].name, .variant = at->variant,
+        .spec = crash_spec (races[at->race].images[at->image]),
+      };
+      if (races[at->race].build (r, UINT64_C (1) << r->spec->cluster_bits)) {
+        at->variant++;
+        return true;
+      }
+    }
+  return false;
+}
+
+/* --- one execution --- */
+
+/* Where bytes may come from: the beginning, nowhere (zeros), or a write. */
+#define FROM_BEGINNING 1
+#define FROM_NOWHERE 2
+#define FROM_WRITE(i) (4U << (i))
+
+struct done {
+  const struct request *request;
+  uint8_t *content;             /* of a write; or what was read */
+  size_t begin, end;            /* events; SIZE_MAX: never */
+  size_t log;                   /* operations at its end */
+  int result;
+};
+
+struct run {
+  const struct race *race;
+  struct memory_file file[MEMORY_FILES];
+  struct memory_log log;
+  struct image *image;
+  size_t events;
+  struct done done[MAX_ALL];    /* thread by thread, MAX_REQUESTS each */
+  uint8_t *initial;             /* before the threads */
+  bool initial_durable;         /* was that flushed? */
+  unsigned initial_leaks;
+  struct memory_file start[MEMORY_FILES];
+
+  /* The disk is cut where requests begin and end. */
+  uint64_t cut[MAX_REGIONS];
+  unsigned cuts;
+  char failure[400];
+};
+
+static struct {
+  uint64_t schedules, states, points;
+} total;
+
+static void
+fail (struct run *run, const char *fmt, ...)
+  __attribute__ ((format (printf, 2, 3)));
+
+static void
+fail (struct run *run, const char *fmt, ...)
+{
+  va_list ap;
+
+  if (run->failure[0])
+    return;
+  va_start (ap, fmt);
+  vsnprintf (run->failure, sizeof run->failure, fmt, ap);
+  va_end (ap);
+}
+
+static int
+do_request (struct image *image, const struct request *q, uint8_t *content)
+{
+  int r;
+
+  memory_in_engine = true;
+  switch (q->kind) {
+  case WRITE: r = image_write (image, content, q->length, q->offset); break;
+  case READ: r = image_read (image, content, q->length, q->offset); break;
+  case ZERO: r = image_zero (image, q->length, q->offset, q->flags); break;
+  case TRIM: r = image_trim (image, q->length, q->offset); break;
+  case FLUSH: r = image_flush (image); break;
+  default: r = image_settle (image, q->flags); break;
+  }
+  memory_in_engine = false;
+  return r;
+}
+
+/* A write's bytes tell which it is, and where they belong. */
+static uint8_t *
+make_content (const struct request *q, unsigned number)
+{
+  const uint64_t first = q->offset / MEMORY_SECTOR;
+  const uint64_t end =
+    (q->offset + q->length + MEMORY_SECTOR - 1) / MEMORY_SECTOR;
+  uint8_t *whole = malloc ((end - first) * MEMORY_SECTOR + 1);
+  uint8_t *content = calloc (1, q->length + 1);
+
+  if (whole == NULL || content == NULL)
+    abort ();
+  for (uint64_t i = first; i < end; i++)
+    make_pattern (whole + (i - first) * MEMORY_SECTOR,
+                  PATTERN_FIRST + 100 + number, i);
+  if (q->kind == WRITE)
+    memcpy (content, whole + q->offset % MEMORY_SECTOR, q->length);
+  free (whole);
+  return content;
+}
+
+static void
+do_thread (void *opaque, unsigned thread)
+{
+  struct run *run = opaque;
+  const struct race *race = run->race;
+
+  for (unsigned i = 0; i < race->n_requests[thread]; i++) {
+    struct done *d = &run->done[thread * MAX_REQUESTS + i];
+
+    /* Only one thread runs at a time. */
+    d->begin = ++run->events;
+    d->result = do_request (run->image, d->request, d->content);
+    d->end = ++run->events;
+    d->log = run->log.count;
+  }
+}
+
+static void
+hook (void *opaque, const struct memory_op *op, bool is_before)
+{
+  (void) opaque, (void) is_before;
+  sched_point (memory_kind_name (op->kind));
+}
+
+/* --- what may be there --- */
+
+struct order {
+  const struct run *run;
+  bool (*must) (const struct done *d, size_t bound);
+  size_t bound;                 /* for must */
+  uint32_t *allowed;            /* of each region */
+  unsigned next[SCHED_THREADS];
+};
+
+/* After all requests, or in a state that was flushed at a place in the log:
+ * those must be in it that had ended when the flush began.
+ */
+static bool
+all_must (const struct done *d, size_t bound)
+{
+  (void) bound;
+  return d->request->kind != READ;
+}
+
+static bool
+ended_must (const struct done *d, size_t bound)
+{
+  return d->end < bound;
+}
+
+static bool
+may_come_next (const struct order *o, const struct done *d)
+{
+  const struct run *run = o->run;
+
+  for (unsigned t = 0; t < run->race->threads; t++)
+    for (unsigned i = o->next[t]; i < run->race->n_requests[t]; i++)
+      if (run->done[t * MAX_REQUESTS + i].end < d->begin)
+        return false;
+  return true;
+}
+
+/* Goes through all orders, with the state of each region. */
+static void
+explore (struct order *o, const uint32_t *state)
+{
+  const struct run *run = o->run;
+  const struct race *race = run->race;
+  bool complete = true;
+
+  for (unsigned t = 0; t < race->threads; t++)
+    for (unsigned i = o->next[t]; i < race->n_requests[t]; i++)
+      if (o->must (&run->done[t * MAX_REQUESTS + i], o->bound))
+        complete = false;
+  if (complete)
+    for (unsigned i = 0; i + 1 < run->cuts; i++)
+      o->allowed[i] |= state[i];
+
+  for (unsigned t = 0; t < race->threads; t++) {
+    const unsigned number = t * MAX_REQUESTS + o->next[t];
+    const struct done *d = &run->done[number];
+    const struct request *q = d->request;
+    uint32_t then_state[MAX_REGIONS];
+
+    if (o->next[t] == race->n_requests[t] || !may_come_next (o, d))
+      continue;
+    for (unsigned i = 0; i + 1 < run->cuts; i++) {
+      uint32_t to = 0;
+
+      then_state[i] = state[i];
+      if (run->cut[i] < q->offset
+          || run->cut[i] >= q->offset + q->length)
+        continue;
+      if (q->kind == WRITE)
+        to = FROM_WRITE (number);
+      else if (q->kind == ZERO || q->kind == TRIM)
+        to = FROM_NOWHERE;
+      /* Trimming may do nothing; what failed may have done all or nothing. */
+      if (to && (q->kind == TRIM || d->result < 0))
+        to |= state[i];
+      if (to)
+        then_state[i] = to;
+    }
+    o->next[t]++;
+    explore (o, then_state);
+    o->next[t]--;
+  }
+}
+
+static void
+add_cut (struct run *run, uint64_t at)
+{
+  unsigned i = run->cuts;
+
+  for (unsigned j = 0; j < run->cuts; j++)
+    if (run->cut[j] == at)
+      return;
+  for (; i > 0 && run->cut[i - 1] > at; i--)
+    run->cut[i] = run->cut[i - 1];
+  run->cut[i] = at;
+  run->cuts++;
+}
+
+/* Are these the bytes of [from, from + n) from one of the sources? */
+static bool
+is_from (const struct run *run, uint32_t sources, uint64_t from, uint64_t n,
+         const uint8_t *bytes)
+{
+  static const uint8_t zeros[MEMORY_SECTOR];
+
+  if ((sources & FROM_BEGINNING) && memcmp (bytes, run->initial + from, n) == 0)
+    return true;
+  if ((sources & FROM_NOWHERE) && memcmp (bytes, zeros, n) == 0)
+    return true;
+  for (unsigned i = 0; i < MAX_ALL; i++)
+    if (sources & FROM_WRITE (i)) {
+      const struct done *d = &run->done[i];
+
+      if (memcmp (bytes, d->content + (from - d->request->offset), n) == 0)
+        return true;
+    }
+  return false;
+}
+
+/* Compares a part of the disk; where is "where" it was found. */
+static void
+compare (struct run *run, const uint32_t *allowed, const uint8_t *bytes,
+         uint64_t offset, uint64_t length, const char *where)
+{
+  for (unsigned i = 0; i + 1 < run->cuts; i++) {
+    uint64_t from = run->cut[i] < offset ? offset : run->cut[i];
+    uint64_t to = run->cut[i + 1];
+
+    if (to > offset + length)
+      to = offset + length;
+    while (from < to) {
+      uint64_t next = (from / MEMORY_SECTOR + 1) * MEMORY_SECTOR;
+
+      if (next > to)
+        next = to;
+      if (!is_from (run, allowed[i], from, next - from,
+                    bytes + (from - offset))) {
+        uint64_t word = 0;
+
+        for (unsigned b = 0; b < 8 && from + b < next; b++)
+          word = word << 8 | bytes[from - offset + b];
+        fail (run, "%s: at %" PRIu64 " there is %016" PRIx64 " (sources may "
+              "be %#x)", where, from, word, allowed[i]);
+        return;
+      }
+      from = next;
+    }
+  }
+}
+
+static void
+allow (struct run *run, bool (*must) (const struct done *, size_t),
+       size_t bound, uint32_t *allowed)
+{
+  struct order o = {
+    .run = run, .must = must, .bound = bound, .allowed = allowed
+  };
+  uint32_t state[MAX_REGIONS];
+
+  memset (allowed, 0, MAX_REGIONS * sizeof *allowed);
+  for (unsigned i = 0; i < MAX_REGIONS; i++)
+    state[i] = FROM_BEGINNING;
+  explore (&o, state);
+}
+
+/* What differs only with the image. */
+static struct pristine {
+  const struct image_spec *spec;
+  struct memory_file file[MEMORY_FILES];
+  uint8_t *guest;
+  uint32_t in_use;              /* bitmaps that were already */
+  unsigned leaks;
+} pristine;
+
+/* A bitmap that says that it is true has a bit for all that has changed. */
+static void
+check_bitmaps (struct run *run, const struct checker *c, bool settled,
+               const char *where)
+{
+  for (unsigned i = 0; i < c->bitmaps; i++) {
+    const uint64_t granule = c->bitmap[i].granule;
+
+    if (!(c->bitmap[i].flags & QCOW2_BITMAP_AUTO))
+      continue;
+    if (c->bitmap[i].flags & QCOW2_BITMAP_IN_USE) {
+      if (settled && !(pristine.in_use >> i & 1))
+        fail (run, "%s: bitmap %u is in use", where, i);
+      continue;
+    }
+    for (uint64_t at = 0, g = 0; at < c->size; at += granule, g++) {
+      const uint64_t n = c->size - at < granule ? c->size - at : granule;
+
+      if (!c->bitmap[i].bits[g]
+          && memcmp (c->guest + at, pristine.guest + at, n) != 0)
+        fail (run, "%s: bitmap %u misses the change of granule %" PRIu64,
+              where, i, g);
+    }
+  }
+}
+
+/* Checks a state of the files.  allowed NULL: whatever the guest sees. */
+static void
+check_files (struct run *run, struct memory_file *image,
+             struct memory_file *data, const uint32_t *allowed, bool settled,
+             const char *where)
+{
+  static struct checker c;
+  const struct image_spec *spec = run->race->spec;
+
+  total.states++;
+  checker_run (&c, image, data, &run->file[MEMORY_BACKING]);
+  if (c.errors)
+    fail (run, "%s: %s", where, c.message);
+  else {
+    check_bitmaps (run, &c, settled, where);
+    if (allowed)
+      compare (run, allowed, c.guest, 0, spec->size, where);
+    if (settled && c.leaks > run->initial_leaks)
+      fail (run, "%s: %u clusters have leaked", where,
+            c.leaks - run->initial_leaks);
+    if (settled && spec->raw && !spec->stale) {
+      if (data->size < spec->size)
+        fail (run, "%s: the raw file is short", where);
+      else
+        compare (run, allowed, data->bytes, 0, spec->size,
+                 "the raw file after settling");
+    }
+  }
+}
+
+/* When did the last flush begin of those that had ended? */
+static size_t
+flushed_event (const struct run *run, size_t log)
+{
+  size_t event = 0;
+
+  for (unsigned t = 0; t < run->race->threads; t++)
+    for (unsigned i = 0; i < run->race->n_requests[t]; i++) {
+      const struct done *d = &run->done[t * MAX_REQUESTS + i];
+
+      if (d->request->kind == FLUSH && d->result == 0 && d->log <= log
+          && d->begin > event)
+        event = d->begin;
+    }
+  return event;
+}
+
+/* The power goes after each flush: nothing else has reached the disk, or all
+ * that was written.
+ */
+static void
+check_flushes (struct run *run, size_t first)
+{
+  struct memory_file durable[2] = { 0 }, all[2] = { 0 };
+  size_t applied[2] = { 0, 0 };
+  uint32_t allowed[MAX_REGIONS];
+  bool known = run->initial_durable;
+  size_t event;
+
+  for (unsigned f = 0; f < 2; f++) {
+    memory_file_copy (&durable[f], &run->start[f]);
+    memory_file_copy (&all[f], &run->start[f]);
+  }
+  for (size_t i = 0; i < run->log.count && run->failure[0] == '\0'; i++) {
+    const struct memory_op *op = &run->log.op[i];
+
+    if (op->kind != MEMORY_FLUSH) {
+      memory_file_apply (&all[op->file], op);
+      continue;
+    }
+    if (op->failed)
+      break;                    /* nobody knows what is there */
+    for (size_t *j = &applied[op->file]; *j < i; ++*j)
+      if (run->log.op[*j].file == op->file
+          && run->log.op[*j].kind != MEMORY_FLUSH)
+        memory_file_apply (&durable[op->file], &run->log.op[*j]);
+    if (i < first)
+      continue;
+    event = flushed_event (run, i + 1);
+    if (event)
+      known = true;
+    allow (run, ended_must, event, allowed);
+    check_files (run, &durable[0], &durable[1], known ? allowed : NULL, false,
+                 "cut after a flush");
+    check_files (run, &all[0], &all[1], known ? allowed : NULL, false,
+                 "cut after a flush, with all that was written");
+  }
+  for (unsigned f = 0; f < 2; f++) {
+    memory_file_free (&durable[f]);
+    memory_file_free (&all[f]);
+  }
+}
+
+/* --- one schedule --- */
+
+static void
+make_pristine (const struct image_spec *spec)
+{
+  struct checker c = { 0 };
+
+  if (pristine.spec == spec)
+    return;
+  free (pristine.guest);
+  for (unsigned i = 0; i < MEMORY_FILES; i++)
+    memory_file_free (&pristine.file[i]);
+  memset (&pristine, 0, sizeof pristine);
+  pristine.spec = spec;
+  pristine.guest = malloc (spec->size);
+  if (pristine.guest == NULL)
+    abort ();
+  make_image (spec, &pristine.file[MEMORY_IMAGE],
+              &pristine.file[MEMORY_DATA], &pristine.file[MEMORY_BACKING],
+              pristine.guest);
+  checker_run (&c, &pristine.file[MEMORY_IMAGE],
+               &pristine.file[MEMORY_DATA], &pristine.file[MEMORY_BACKING]);
+  pristine.leaks = c.leaks;
+  for (unsigned i = 0; i < c.bitmaps; i++)
+    if (c.bitmap[i].flags & QCOW2_BITMAP_IN_USE)
+      pristine.in_use |= 1U << i;
+  checker_free (&c);
+}
+
+static void
+check_reads (struct run *run)
+{
+  uint32_t allowed[MAX_REGIONS];
+
+  /* A read may see what is half done by others: any source that is there. */
+  memset (allowed, 0, sizeof allowed);
+  for (unsigned i = 0; i < MAX_REGIONS; i++)
+    allowed[i] = FROM_BEGINNING;
+  for (unsigned n = 0; n < MAX_ALL; n++) {
+    const struct request *q = run->done[n].request;
+
+    for (unsigned i = 0; q && i + 1 < run->cuts; i++)
+      if (run->cut[i] >= q->offset && run->cut[i] < q->offset + q->length)
+        allowed[i] |= q->kind == WRITE ? FROM_WRITE (n)
+          : q->kind == ZERO || q->kind == TRIM ? FROM_NOWHERE : 0;
+  }
+  for (unsigned n = 0; n < MAX_ALL; n++) {
+    const struct done *d = &run->done[n];
+
+    if (d->request && d->request->kind == READ && d->result == 0)
+      compare (run, allowed, d->content, d->request->offset,
+               d->request->length, "a read");
+  }
+}
+
+static void
+check_results (struct run *run)
+{
+  for (unsigned n = 0; n < MAX_ALL; n++) {
+    const struct done *d = &run->done[n];
+
+    if (d->request == NULL || d->result == 0)
+      continue;
+    if (run->race->fault.nth == 0 || d->result != -EIO
+        || d->request->kind == READ)
+      fail (run, "request %u of thread %u fails: %s", n % MAX_REQUESTS,
+            n / MAX_REQUESTS, strerror (-d->result));
+  }
+}
+
+static void
+set_up (struct run *run, struct files *files)
+{
+  const struct race *race = run->race;
+  const struct image_spec *spec = race->spec;
+  int r;
+
+  for (unsigned i = 0; i < MEMORY_FILES; i++) {
+    memory_file_copy (&run->file[i], &pristine.file[i]);
+    memory_file_copy (&run->start[i], &pristine.file[i]);
+  }
+  run->initial_leaks = pristine.leaks;
+  run->initial = malloc (spec->size);
+  run->initial_durable = true;
+  memory_log_init (&run->log);
+  r = files_open (files, true, race->l2_cache, &run->image);
+  if (r < 0 || run->initial == NULL || !image_is_writable (run->image)) {
+    fprintf (stderr, "%s cannot be opened\n", spec->name);
+    abort ();
+  }
+  for (unsigned i = 0; i < race->n_setup; i++) {
+    uint8_t *content = make_content (&race->setup[i], 50 + i);
+
+    if (do_request (run->image, &race->setup[i], content) < 0)
+      fail (run, "preparing fails");
+    if (race->setup[i].kind != SETTLE)
+      run->initial_durable = race->setup[i].kind == FLUSH;
+    free (content);
+  }
+  if (image_read (run->image, run->initial, spec->size, 0) < 0)
+    fail (run, "preparing leads nowhere");
+
+  add_cut (run, 0);
+  add_cut (run, spec->size);
+  for (unsigned t = 0; t < race->threads; t++)
+    for (unsigned i = 0; i < race->n_requests[t]; i++) {
+      const struct request *q = &race->request[t][i];
+      struct done *d = &run->done[t * MAX_REQUESTS + i];
+
+      d->request = q;
+      d->content = make_content (q, t * MAX_REQUESTS + i);
+      d->end = SIZE_MAX;
+      if (q->length) {
+        add_cut (run, q->offset);
+        add_cut (run, q->offset + q->length);
+      }
+    }
+}
+
+/* The end: the image is settled and closed. */
+static void
+settle (struct run *run)
+{
+  const struct request settle_now = { .kind = SETTLE };
+  const bool faulty = run->race->fault.nth;
+  uint32_t allowed[MAX_REGIONS];
+  uint8_t *now = malloc (run->race->spec->size);
+
+  memset (&run->log.fault, 0, sizeof run->log.fault);
+  allow (run, all_must, 0, allowed);
+  if (now == NULL || image_read (run->image, now, run->race->spec->size, 0) < 0)
+    fail (run, "the disk cannot be read at the end");
+  else
+    compare (run, allowed, now, 0, run->race->spec->size, "at the end");
+  free (now);
+  if (do_request (run->image, &settle_now, NULL) < 0 && !faulty)
+    fail (run, "settling fails");
+  image_close (run->image);
+  run->image = NULL;
+  if (run->failure[0])
+    return;
+  if (faulty)                   /* what was never stored need not be there */
+    allow (run, ended_must, flushed_event (run, SIZE_MAX), allowed);
+  check_files (run, &run->file[MEMORY_IMAGE], &run->file[MEMORY_DATA],
+               allowed, !faulty, "after settling");
+}
+
+/* Returns false, with a message in failure, if it leads to something wrong. */
+static bool
+run_schedule (const struct race *race, const struct schedule *schedule,
+              bool with_flushes, struct sched_result *result,
+              char failure[400])
+{
+  struct run run = { .race = race };
+  struct files files = {
+    .file = run.file, .log = &run.log, .no_discard = race->spec->no_discard
+  };
+  size_t first;
+
+  make_pristine (race->spec);
+  set_up (&run, &files);
+  first = run.log.count;
+  run.log.hook = hook;
+  run.log.opaque = &run;
+  run.log.fault = race->fault;
+  sched_run (race->threads, do_thread, &run, schedule, result);
+  run.log.hook = NULL;
+  if (result->deadlock) {
+    snprintf (failure, 400, "a deadlock");
+    return false;
+  }
+  total.schedules++;
+  for (unsigned t = 0; t < race->threads; t++)
+    total.points += result->passed[t];
+  check_results (&run);
+  check_reads (&run);
+  settle (&run);
+  if (with_flushes && run.failure[0] == '\0')
+    check_flushes (&run, first);
+
+  memcpy (failure, run.failure, sizeof run.failure);
+  if (run.image)
+    image_close (run.image);
+  for (unsigned i = 0; i < MEMORY_FILES; i++) {
+    memory_file_free (&run.file[i]);
+    memory_file_free (&run.start[i]);
+  }
+  for (unsigned n = 0; n < MAX_ALL; n++)
+    free (run.done[n].content);
+  free (run.initial);
+  memory_log_clear (&run.log);
+  return failure[0] == '\0';
+}
+
+/* --- all schedules of a race --- */
+
+struct search {
+  const struct race *race;
+  uint64_t limit;               /* schedules; 0: none */
+  unsigned random;
+  unsigned flushes_every;       /* nth schedule, look at each flush */
+  unsigned tried;
+  struct schedule schedule;     /* the last one */
+  char failure[400];
+};
+
+static bool
+try (struct search *s, const struct sched_segment *segment, size_t n,
+     size_t *reached)
+{
+  struct sched_result result;
+  bool ok;
+
+  memcpy (s->schedule.segment, segment, n * sizeof *segment);
+  s->schedule.segments = n;
+  ok = run_schedule (s->race, &s->schedule,
+                     s->tried++ % s->flushes_every == 0, &result, s->failure);
+  *reached = result.reached;
+  return ok;
+}
+
+/* How many points has a thread that runs first and alone? */
+static unsigned
+count_points (struct search *s, unsigned thread)
+{
+  const struct schedule schedule = { .segment = { { thread, 0 } },
+                                     .segments = 1 };
+  struct sched_result result;
+  char failure[400];
+
+  run_schedule (s->race, &schedule, false, &result, failure);
+  return result.passed[thread];
+}
+
+/* Stops "first" at each of its points, and then, for each of those, "second"
+ * at each of its own, with the third in between if there is one.
+ */
+static bool
+try_pair (struct search *s, unsigned first, unsigned second, unsigned third,
+          uint64_t *left, unsigned stride_k, unsigned stride_j)
+{
+  for (unsigned k = 0;; k += stride_k) {
+    size_t reached;
+
+    for (unsigned j = 0;; j += stride_j) {
+      struct sched_segment segment[4];
+      size_t n = 0;
+      unsigned parks = 0;
+
+      if (s->limit && *left == 0)
+        return true;
+      if (k) {
+        segment[n++] = (struct sched_segment) { first, k };
+        parks++;
+      }
+      if (j) {
+        segment[n++] = (struct sched_segment) { second, j };
+        parks++;
+      }
+      if (third < s->race->threads)
+        segment[n++] = (struct sched_segment) { third, 0 };
+      if (j)                    /* j 0: second to its end at once */
+        segment[n++] = (struct sched_segment) { first, 0 };
+      else
+        segment[n++] = (struct sched_segment) { second, 0 };
+      (*left)--;
+      if (!try (s, segment, n, &reached))
+        return false;
+      if (k && reached == 0)
+        return true;            /* first has no such point */
+      if (reached < parks)
+        break;                  /* second has not */
+    }
+  }
+}
+
+static bool
+try_random (struct search *s, uint64_t seed)
+{
+  struct rng rng = { seed };
+  struct sched_segment segment[SCHED_SEGMENTS];
+  const unsigned longest = 2 + rng_below (&rng, 12);
+  size_t reached;
+
+  for (unsigned i = 0; i < SCHED_SEGMENTS; i++)
+    segment[i] = (struct sched_segment) {
+      rng_below (&rng, s->race->threads), 1 + rng_below (&rng, longest)
+    };
+  return try (s, segment, SCHED_SEGMENTS, &reached);
+}
+
+/* Under a limit, schedules are left out evenly. */
+static bool
+search_race (struct search *s)
+{
+  const unsigned threads = s->race->threads;
+  unsigned points[SCHED_THREADS], pairs = threads * (threads - 1);
+
+  for (unsigned t = 0; t < threads; t++)
+    points[t] = count_points (s, t);
+  for (unsigned a = 0; a < threads; a++)
+    for (unsigned b = 0; b < threads; b++) {
+      const uint64_t all = (points[a] + 1) * (uint64_t) (points[b] + 1);
+      uint64_t left = s->limit ? s->limit / pairs + 1 : 0;
+      unsigned stride_k = 1, stride_j = 1;
+
+      if (a == b)
+        continue;
+      while (s->limit && all / (stride_k * stride_j) > left)
+        if (points[a] / stride_k > points[b] / stride_j)
+          stride_k++;
+        else
+          stride_j++;
+      if (!try_pair (s, a, b, threads == 3 ? 3 - a - b : SCHED_THREADS, &left,
+                     stride_k, stride_j))
+        return false;
+    }
+  for (unsigned i = 0; i < s->random; i++)
+    if (!try_random (s, 1000 * s->race->variant + i))
+      return false;
+  return true;
+}
+
+static void
+print_failure (const struct search *s)
+{
+  size_t n = s->schedule.segments;
+
+  printf ("%s %s %u", s->race->name, s->race->spec->name, s->race->variant);
+  for (size_t i = 0; i < n; i++)
+    printf (" %u:%u", s->schedule.segment[i].thread,
+            s->schedule.segment[i].points);
+  printf (": %s\n", s->failure);
+}
+
+/* --- mutants --- */
+
+/* Rules as broken, and a race that is tried first. */
+static const struct {
+  const char *name, *first, *rule;
+} mutants[] = {
+  { "no_range_lock", "write-write",
+    "two requests allocate in one cluster at the same time" },
+  { "look_first", "write-write",
+    "a write looks at a cluster's state and then waits for others" },
+  { "zero_looks_first", "write-zero",
+    "zeroing looks at a cluster's state and then waits for others" },
+  { "no_grace", "read-reallocate",
+    "what is let go of is used again while requests still look at it" },
+  { "reuse_before_durable", "trim-flush-allocate",
+    "what is let go of is used again before that is durable" },
+  { "publish_first", "two-cows-flush",
+    "entries are published before the data is written" },
+  { "collect_late", "flush-flush",
+    "a commit collects after its first flush" },
+  { "read_uncounted", "read-reallocate",
+    "reads do not count as in flight" },
+  { "join_commit", "flush-flush",
+    "a flush is content with a commit that has begun before it" },
+  { "load_twice", "eviction-write",
+    "a table is read without a look whether another thread has" },
+  { "evict_busy", "eviction-write",
+    "a table that is being written is evicted" },
+  { "table_twice", "first-writes",
+    "a new L2 table is made without a look whether another plan has" },
+  { "start_twice", "first-writes",
+    "a session is prepared for without a look whether another has" },
+  { "bitmap_look_first", "settle-flush",
+    "a change looks whether bitmaps are open and then counts as in flight" },
+  { "bitmap_no_grace", "settle-flush",
+    "bitmaps are stored while changes are in flight" },
+  { "flip_early", "read-settle-reallocate",
+    "a set in which requests are in flight becomes the current one again" },
+  { "keep_raced_table", "first-writes",
+    "a table that another plan was faster to make is kept" },
+  { "hole_found_late", "hole-zero-write",
+    "what was found to be a hole counts as one whatever happened meanwhile" },
+  { "hole_under_write", "write-hole-write",
+    "a cluster counts as a hole although a late write in place has ended" },
+  { "discard_late", "read-reallocate",
+    "space is given back after it is free to be used again" },
+};
+
+static bool
+kill_mutant (const char *first, bool others)
+{
+  struct race_cursor at = { 0 };
+  struct race race;
+
+  while (next_race (&at, &race)) {
+    struct search s = {
+      .race = &race, .random = 2 * RANDOM, .flushes_every = 1
+    };
+
+    if ((strcmp (race.name, first) == 0) == others)
+      continue;
+    s.limit = 10 * LIMIT;
+    if (!search_race (&s)) {
+      printf ("caught: %-20s by ", qcow2_mutant);
+      print_failure (&s);
+      return true;
+    }
+  }
+  return false;
+}
+
+/* Each in a process of its own: a broken engine may do anything. */
+static unsigned
+try_mutants (const char *only)
+{
+  unsigned survived = 0, tried = 0;
+
+  for (size_t i = 0; i < sizeof mutants / sizeof mutants[0]; i++) {
+    pid_t pid;
+    int status;
+
+    if (only && strcmp (only, mutants[i].name) != 0)
+      continue;
+    tried++;
+    sched_end ();
+    fflush (stdout);
+    pid = fork ();
+    if (pid == 0) {
+      bool killed;
+
+      qcow2_mutant = mutants[i].name;
+      killed = kill_mutant (mutants[i].first, false)
+        || kill_mutant (mutants[i].first, true);
+      fflush (stdout);
+      _exit (killed ? 0 : 1);
+    }
+    if (pid < 0 || waitpid (pid, &status, 0) != pid)
+      abort ();
+    if (WIFSIGNALED (status))
+      printf ("caught: %-20s by a crash: %s\n", mutants[i].name,
+              strsignal (WTERMSIG (status)));
+    else if (WEXITSTATUS (status) != 0) {
+      survived++;
+      printf ("SURVIVED: %s: %s\n", mutants[i].name, mutants[i].rule);
+    }
+  }
+  printf ("%u mutants were caught, %u survived\n", tried - survived,
+          survived);
+  return survived + (tried == 0);
+}
+
+/* --- */
+
+static bool
+again (int argc, char *argv[])
+{
+  struct race race = {
+    .spec = crash_spec (argv[2]), .variant = strtoul (argv[3], NULL, 0)
+  };
+  struct search s = { .race = &race, .flushes_every = 1 };
+  struct sched_segment segment[SCHED_SEGMENTS];
+  size_t reached;
+
+  for (size_t i = 0; i < RACES; i++)
+    if (strcmp (races[i].name, argv[1]) == 0) {
+      race.name = races[i].name;
+      races[i].build (&race, UINT64_C (1) << race.spec->cluster_bits);
+    }
+  for (int i = 4; i < argc; i++)
+    if (sscanf (argv[i], "%u:%u", &segment[i - 4].thread,
+                &segment[i - 4].points) != 2)
+      return false;
+  sched_verbose = true;
+  if (try (&s, segment, argc - 4, &reached))
+    return true;
+  print_failure (&s);
+  return false;
+}
+
+int
+main (int argc, char *argv[])
+{
+  const struct timespec none = { 0 };
+  struct timespec begin = none, end = none;
+  const bool all = argc > 1 && strcmp (argv[1], "all") == 0;
+  const char *only = argc > 1 + all ? argv[1 + all] : NULL;
+  struct race_cursor at = { 0 };
+  struct race race;
+  unsigned failures = 0, n = 0;
+
+  crash_quiet ();
+  setvbuf (stdout, NULL, _IOLBF, 0);
+  qcow2_mutant = getenv ("QCOW2EXT_TEST_MUTANT");
+  if (argc > 4)
+    return again (argc, argv) ? EXIT_SUCCESS : EXIT_FAILURE;
+  if (argc > 1 && strcmp (argv[1], "mutants") == 0)
+    return try_mutants (argv[2]) ? EXIT_FAILURE : EXIT_SUCCESS;
+
+  clock_gettime (CLOCK_MONOTONIC, &begin);
+  while (next_race (&at, &race)) {
+    struct search s = { .race = &race };
+
+    if (only && strcmp (only, race.name) != 0)
+      continue;
+    n++;
+    s.limit = all ? 0 : LIMIT;
+    s.random = all ? 50 * RANDOM : RANDOM;
+    s.flushes_every = all ? 1 : 3;
+    if (!search_race (&s)) {
+      failures++;
+      printf ("FAIL: ");
+      print_failure (&s);
+      if (strcmp (s.failure, "a deadlock") == 0)
+        return EXIT_FAILURE;    /* with threads that hang */
+    }
+  }
+  clock_gettime (CLOCK_MONOTONIC, &end);
+  printf ("%u races, %" PRIu64 " schedules of %" PRIu64 " points, %" PRIu64
+          " states of files, %u failures, %ld seconds\n", n, total.schedules,
+          total.points, total.states, failures,
+          (long) (end.tv_sec - begin.tv_sec));
+  if (argc == 1 && failures == 0)
+    failures += try_mutants (NULL);
+  sched_end ();
+  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
