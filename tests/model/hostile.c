@@ -11,12 +11,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/bitmap.h"
 #include "image/check.h"
 #include "hostile.h"
+#include "toy-cipher.h"
 #include "image-checker.h"
 #include "image-walker.h"
 #include "image/chain.h"
+#include "image/image.h"
 #include "base/report.h"
 
 /* Each word of what the guest writes begins with this; the sectors' numbers
@@ -449,7 +450,8 @@ open_image (struct session *s)
   int r;
 
   env = (struct image_env) {
-    .open_data = open_data, .open_backing = open_backing, .opaque = s
+    .open_data = open_data, .open_backing = open_backing,
+    .open_encrypted = toy_open_encrypted, .opaque = s
   };
   write_env = (struct image_write_env) {
     .refuse = refuse, .prove = prove, .opaque = s
@@ -630,9 +632,7 @@ static int
 get_extents (struct session *s, uint64_t offset, uint64_t length)
 {
   struct extents e = { .s = s, .next = offset, .end = offset + length };
-  const int r = s->image->exported_bitmap
-    ? bitmap_extents (s->image, length, offset, see_extent, &e)
-    : image_extents (s->image, length, offset, see_extent, &e);
+  const int r = image_extents (s->image, length, offset, see_extent, &e);
 
   if (r == 0 && e.next < offset + length)
     fail (s, "extents end too early");

@@ -13,9 +13,9 @@
 
 #include "base/bits.h"
 #include "base/mutant.h"
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/read.h"
-#include "image/writer.h"
+#include "data/writer.h"
 #include "map/mapping.h"
 
 /* Reads what this layer does not hold: from the backing file, or zeros where
@@ -52,7 +52,7 @@ read_ahead (struct layer *layer, uint64_t offset)
     return;
   mapping_lookup (layer, offset, min64 (size, layer->size - offset), &run);
   if (run.type == RUN_COMPRESSED)
-    compressed_prefetch (layer, &run, &budget);
+    decoded_cache_prefetch (layer, &run, &budget);
 }
 
 static int
@@ -81,7 +81,7 @@ read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
                         strerror (-r));
       break;
     case RUN_COMPRESSED:
-      r = compressed_read (layer, offset, &run, p, &ahead);
+      r = decoded_cache_read (layer, offset, &run, p, &ahead);
       break;
     case RUN_INVALID:
       r = mapping_report (layer, offset, &run);
@@ -103,21 +103,21 @@ int
 layer_read (struct layer *layer, void *buf, size_t count, uint64_t offset)
 {
   struct writer *w = layer->writer;
-  struct inflight_ticket ticket;
+  struct epoch_ticket ticket;
   int r;
 
   /* What we look up must not be given to another guest cluster before we
    * have read it.
    */
-  if (MUTANT (refuse_reads) && w && w->failed)
+  if (MUTANT (refuse_reads) && w && !health_ok (&w->health))
     return -EIO;
   if (MUTANT (read_uncounted))
     w = NULL;
   if (w)
-    ticket = inflight_enter (&w->inflight);
+    ticket = epochs_enter (&w->epochs);
   r = read_range (layer, buf, count, offset);
   if (w)
-    inflight_leave (&w->inflight, ticket);
+    epochs_leave (&w->epochs, ticket);
   return r;
 }
 
@@ -142,7 +142,7 @@ cache_range (struct layer *layer, uint64_t count, uint64_t offset,
       store_cache (layer->clusters, run.length, run.host);
       break;
     case RUN_COMPRESSED:
-      if (!compressed_prefetch (layer, &run, budget))
+      if (!decoded_cache_prefetch (layer, &run, budget))
         return false;
       break;
     case RUN_ZERO:
@@ -160,11 +160,11 @@ layer_cache (struct layer *layer, uint64_t count, uint64_t offset)
 {
   struct writer *w = layer->writer;
   uint64_t budget = UINT64_MAX;
-  struct inflight_ticket ticket;
+  struct epoch_ticket ticket;
 
   if (w)
-    ticket = inflight_enter (&w->inflight);
+    ticket = epochs_enter (&w->epochs);
   cache_range (layer, count, offset, &budget);
   if (w)
-    inflight_leave (&w->inflight, ticket);
+    epochs_leave (&w->epochs, ticket);
 }

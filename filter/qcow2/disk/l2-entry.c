@@ -30,14 +30,20 @@ check_host (const struct geometry *g, uint64_t host, uint64_t guest)
   return NULL;
 }
 
+/* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of additional
+ * sectors above.
+ */
+static unsigned
+compressed_offset_bits (const struct geometry *g)
+{
+  return 62 - (g->cluster_bits - 8);
+}
+
 void
 l2_entry_compressed_range (const struct geometry *g, uint64_t entry,
                            uint64_t *offset, uint32_t *size)
 {
-  /* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of
-   * additional sectors above.
-   */
-  const unsigned x = 62 - (g->cluster_bits - 8);
+  const unsigned x = compressed_offset_bits (g);
   const uint64_t sectors = (entry >> x) & ((UINT64_C (1) << (62 - x)) - 1);
 
   *offset = entry & ((UINT64_C (1) << x) - 1);
@@ -106,39 +112,39 @@ l2_entry_classify (const struct geometry *g, uint64_t file_size,
                    uint64_t entry, uint64_t bitmap, uint64_t offset,
                    struct run *run)
 {
-  const uint64_t cluster = round_down (offset, geometry_cluster_size (g));
-  const unsigned sub = (offset - cluster) >> g->subcluster_bits;
+  const uint64_t within = offset & (geometry_cluster_size (g) - 1);
   const uint64_t host = entry & QCOW2_L2_OFFSET;
   const bool allocated = l2_entry_is_allocated (g, entry);
   const char *why;
-  unsigned subclusters = 1;
 
-  run->length = geometry_cluster_size (g);
+  run->length = geometry_cluster_size (g) - within;
   if (entry & QCOW2_L2_COMPRESSED) {
     classify_compressed (g, file_size, entry, run);
     return;
   }
 
-  if (g->extended_l2)
-    subclusters = classify_subclusters (bitmap, allocated, sub, run);
+  if (g->extended_l2) {
+    const unsigned sub = within >> g->subcluster_bits;
+    const unsigned n = classify_subclusters (bitmap, allocated, sub, run);
+
+    run->length = ((uint64_t) (sub + n) << g->subcluster_bits) - within;
+  }
   else if ((entry & QCOW2_L2_ZERO) && g->version >= 3)
     run->type = RUN_ZERO;
   else
     run->type = allocated ? RUN_DATA : RUN_UNALLOCATED;
 
-  if (allocated && (why = check_host (g, host, cluster)) != NULL) {
+  if (allocated && (why = check_host (g, host, offset - within)) != NULL) {
     invalid (run, why);
     return;
   }
-  run->length = (uint64_t) subclusters << g->subcluster_bits;
   if (run->type == RUN_DATA) {
+    run->host = host + within;
     run->copied = g->has_data_file || (entry & QCOW2_COPIED);
     if (!g->has_data_file
-        && (MUTANT (need_whole_cluster) ? host + run->length : host)
-           >= file_size)
+        && (MUTANT (need_whole_cluster) ? host + geometry_cluster_size (g)
+                                        : host) >= file_size)
       invalid (run, "the cluster lies past the end of the file");
-    else
-      run->host = host + ((uint64_t) sub << g->subcluster_bits);
   }
 }
 
@@ -180,6 +186,23 @@ l2_entry_make_data (const struct geometry *g, uint64_t host, uint32_t mask,
     *bitmap |= mask;
     *bitmap &= ~((uint64_t) mask << 32);
   }
+}
+
+void
+l2_entry_make_compressed (const struct geometry *g, uint64_t host,
+                          uint32_t size, uint64_t *entry, uint64_t *bitmap)
+{
+  const uint64_t sectors = (host + size - 1) / QCOW2_SECTOR_SIZE
+    - host / QCOW2_SECTOR_SIZE;
+
+  *entry = QCOW2_L2_COMPRESSED | sectors << compressed_offset_bits (g) | host;
+  *bitmap = 0;
+}
+
+uint64_t
+l2_entry_compressed_limit (const struct geometry *g)
+{
+  return UINT64_C (1) << compressed_offset_bits (g);
 }
 
 bool

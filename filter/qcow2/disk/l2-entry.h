@@ -49,10 +49,9 @@ l2_entry_is_allocated (const struct geometry *g, uint64_t entry)
 }
 
 /* Interprets the entry of the cluster that holds guest offset.  The run
- * begins at the start of the subcluster that holds it and reaches over the
- * subclusters behind it in this cluster that say the same; that of a
- * compressed cluster begins at, and is, the cluster.  Clears nothing: *run is
- * all 0 before.  file_size is the image file's, in bytes.
+ * begins there and ends with the cluster, or with the last of its subclusters
+ * that say the same.  *run is all 0 before.  file_size is the image file's, in
+ * bytes.
  */
 void l2_entry_classify (const struct geometry *g, uint64_t file_size,
                         uint64_t entry, uint64_t bitmap, uint64_t offset,
@@ -79,6 +78,16 @@ bool l2_entry_writable_in_place (const struct geometry *g, uint64_t file_size,
  */
 void l2_entry_make_data (const struct geometry *g, uint64_t host,
                          uint32_t mask, uint64_t *entry, uint64_t *bitmap);
+
+/* Makes an entry refer to size bytes of compressed data at host, of which the
+ * last must lie below l2_entry_compressed_limit.
+ */
+void l2_entry_make_compressed (const struct geometry *g, uint64_t host,
+                               uint32_t size, uint64_t *entry,
+                               uint64_t *bitmap);
+
+/* The offset in the image file that compressed data must end before. */
+uint64_t l2_entry_compressed_limit (const struct geometry *g);
 
 /* Makes the subclusters of the mask (all, without extended L2) read as zeros.
  * keep_place: an allocated cluster stays it.  nothing_below: what is

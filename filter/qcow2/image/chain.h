@@ -7,7 +7,6 @@
 #ifndef QCOW2_CHAIN_H
 #define QCOW2_CHAIN_H
 
-#include "image/image.h"
 #include "map/layer.h"
 
 /* How many layers a chain may have. */
@@ -16,7 +15,7 @@
 struct image {
   struct layer *top;            /* the image that is served; what lies below
                                    hangs on it by ->backing */
-  struct table_cache *tables;   /* of all layers */
+  struct l2_cache *tables;   /* of all layers */
   struct decoded_cache *decoded; /* likewise */
   bool damaged;                 /* a check has found errors */
 

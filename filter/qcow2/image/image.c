@@ -13,16 +13,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
-#include "image/bitmap.h"
+#include "disk/bitmap-directory.h"
+#include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
+#include "image/image.h"
 #include "image/layer-open.h"
+#include "image/settle.h"
 #include "image/writer.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 /* --- opening and closing --- */
 
@@ -72,7 +75,7 @@ open_chain (struct image *image, struct store *store,
 
   if ((r = layer_open (store, IMAGE_QCOW2, options, 0, &image->top)) < 0)
     return r;
-  image->tables = table_cache_new (options->l2_cache_size);
+  image->tables = l2_cache_new (options->l2_cache_size);
   image->decoded = decoded_cache_new (options->decoded_cache_size);
   if (image->tables == NULL || image->decoded == NULL)
     return -ENOMEM;
@@ -84,6 +87,18 @@ open_chain (struct image *image, struct store *store,
     if (layer->header.backing_file || depth == 0)
       r = open_next_layer (image, layer, options, depth++);
   return r;
+}
+
+/* Whoever gives a pass phrase counts on encryption. */
+static int
+check_encryption (const struct image *image)
+{
+  for (const struct layer *l = image->top; l; l = l->backing)
+    if (l->header.encrypted)
+      return 0;
+  report_error ("%s: a pass phrase was given, but the image is not encrypted",
+                image->top->file->name);
+  return -EINVAL;
 }
 
 /* Checks an image because the user wants it; errors are no failure. */
@@ -133,17 +148,48 @@ why_read_only (const struct image *image, const struct image_write_env *env)
   return env->refuse (env->opaque, layer->geo.has_data_file);
 }
 
-static int
-open_for_writing (struct image *image, const struct image_write_env *env)
+/* A backup program trusts a bitmap to record, unless it is told. */
+static void
+warn_about_bitmaps (const struct layer *layer)
 {
-  const char *why = why_read_only (image, env);
+  const struct bitmap_list *list = layer->bitmaps;
+
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((list->bitmap[i].flags & QCOW2_BITMAP_AUTO)
+        && !list->bitmap[i].usable)
+      report_warning ("%s: bitmap \"%s\" is marked as in use or is damaged (a "
+                      "program that recorded in it was killed?) and does not "
+                      "record what is written from now on; make a new one in "
+                      "its place, with a full backup",
+                      layer->file->name, list->bitmap[i].name);
+}
+
+/* Can what is written be compressed, if that is wanted? */
+static int
+check_write_options (const struct layer *layer,
+                     const struct write_options *options)
+{
+  if (!options->compress || !layer->geo.has_data_file)
+    return 0;
+  report_error ("%s: what is written cannot be compressed: the image has an "
+                "external data file, which holds clusters only as they are",
+                layer->file->name);
+  return -ENOTSUP;
+}
+
+static int
+open_for_writing (struct image *image, const struct image_options *options)
+{
+  const char *why = why_read_only (image, options->write_env);
 
   if (why) {
     report_warning ("%s: the image is served read-only: %s",
                     image->top->file->name, why);
     return 0;
   }
-  return writer_open (image->top, env);
+  if (options->warn_bitmaps)
+    warn_about_bitmaps (image->top);
+  return writer_open (image->top, options->write_env, &options->write);
 }
 
 int
@@ -157,12 +203,16 @@ image_open (struct store *store, const struct image_options *options,
     store_close (store);
   else
     r = open_chain (image, store, options);
+  if (r == 0 && options->want_encryption)
+    r = check_encryption (image);
   if (r == 0 && options->bitmap)
-    r = bitmap_show (image, options->bitmap);
+    r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
+  if (r == 0)
+    r = check_write_options (image->top, &options->write);
   if (r == 0 && options->write_env)
-    r = open_for_writing (image, options->write_env);
+    r = open_for_writing (image, options);
 
   if (r < 0) {
     if (r == -ENOMEM)
@@ -185,10 +235,10 @@ image_close (struct image *image)
     next = layer->backing;
     writer_close (layer);
     if (layer->l2 && layer->tables)
-      table_cache_drop (layer);
+      l2_cache_drop (layer);
     layer_close (layer);
   }
-  table_cache_free (image->tables);
+  l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
   free (image->exported_table);
   free (image);
@@ -227,9 +277,12 @@ image_describe (const struct image *image)
     fputs (", extended L2", f);
   if (h->compression_type == QCOW2_COMPRESSION_ZSTD)
     fputs (", zstd", f);
+  if (h->encrypted)
+    fputs (", encrypted", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
-             layer->geo.data_file_raw ? "raw " : "", base_name (layer->clusters->name));
+             layer->geo.data_file_raw ? "raw " : "",
+             base_name (layer->clusters->name));
   if (layer->backing)
     fprintf (f, ", backing file %s", base_name (layer->backing->file->name));
   if (fclose (f) != 0) {
@@ -252,6 +305,15 @@ image_subcluster_size (const struct image *image)
   return layer_subcluster_size (image->top);
 }
 
+uint64_t
+image_preferred_size (const struct image *image)
+{
+  const struct layer *top = image->top;
+
+  return top->writer && top->writer->encoder ? layer_cluster_size (top)
+                                             : layer_subcluster_size (top);
+}
+
 const struct snapshot_list *
 image_snapshots (const struct image *image)
 {
@@ -261,9 +323,7 @@ image_snapshots (const struct image *image)
 struct store *
 image_data_file (const struct image *image)
 {
-  const struct layer *top = image->top;
-
-  return top->geo.has_data_file ? top->clusters : NULL;
+  return image->top->data_file;
 }
 
 /* --- requests --- */
@@ -300,7 +360,7 @@ image_has_failed (const struct image *image)
 {
   const struct writer *w = image->top->writer;
 
-  return w && w->failed && !w->refused;
+  return w && !health_ok (&w->health) && !w->refused;
 }
 
 bool

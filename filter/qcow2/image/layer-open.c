@@ -10,59 +10,35 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/mutant.h"
+#include "disk/bitmap-directory.h"
 #include "disk/snapshot.h"
-#include "image/bitmap.h"
+#include "disk/table.h"
 #include "image/layer-open.h"
 
-/* How much of an L1 table is looked at in one go. */
-#define L1_CHUNK 65536
-
-static bool
-is_zero (const void *p, size_t n)
-{
-  const uint8_t *b = p;
-
-  return n == 0 || (b[0] == 0 && memcmp (b, b + 1, n - 1) == 0);
-}
-
-/* Reads an L1 table that has been found to be within the limits.  Pages of
- * the table that hold nothing cost no memory: a huge, empty disk is cheap.
- */
+/* Reads an L1 table that has been found to be within the limits. */
 static int
 read_l1 (struct layer *layer, uint64_t offset, uint32_t entries)
 {
-  const size_t bytes = entries * sizeof (be64);
-  CLEANUP_FREE uint8_t *chunk = malloc (L1_CHUNK);
+  const uint64_t bytes = entries * sizeof (be64);
+  const uint64_t size = layer_file_size (layer);
   int r;
 
-  if (bytes > 0 && (offset > layer_file_size (layer)
-                    || bytes > layer_file_size (layer) - offset)) {
+  if (bytes > 0 && (offset > size || bytes > size - offset)) {
     report_error ("%s: the L1 table lies past the end of the file (is the "
                   "image cut short?)", layer->file->name);
     return -EINVAL;
   }
-
-  layer->l1 = calloc (entries + 1, sizeof (be64));
   layer->l2 = calloc (entries + 1, sizeof *layer->l2);
-  if (chunk == NULL || layer->l1 == NULL || layer->l2 == NULL)
+  if (layer->l2 == NULL)
     return -ENOMEM;
-
-  for (size_t pos = 0; pos < bytes; pos += L1_CHUNK) {
-    const size_t n = bytes - pos < L1_CHUNK ? bytes - pos : L1_CHUNK;
-
-    r = store_pread (layer->file, chunk, n, offset + pos);
-    if (r < 0) {
-      report_error ("%s: the L1 table cannot be read: %s", layer->file->name,
-                    strerror (-r));
-      return r;
-    }
-    if (!is_zero (chunk, n))
-      memcpy ((uint8_t *) layer->l1 + pos, chunk, n);
-  }
-  layer->l1_entries = entries;
-  return 0;
+  r = table_read (layer->file, offset, entries, &layer->l1);
+  if (r < 0 && r != -ENOMEM)
+    report_error ("%s: the L1 table cannot be read: %s", layer->file->name,
+                  strerror (-r));
+  if (r == 0)
+    layer->l1_entries = entries;
+  return r;
 }
 
 static void
@@ -157,19 +133,17 @@ debug_header (const struct layer *layer, unsigned depth)
 static int
 open_data (struct layer *layer, const struct image_env *env, unsigned depth)
 {
-  struct store *store = NULL;
   uint64_t size;
   int r;
 
   r = env->open_data (env->opaque, depth, layer->file,
-                      layer->header.data_file, &store);
-  if (store) {
-    layer->clusters = store;
-    layer->owns_clusters = true;
-  }
-  if (r < 0 || !store->fixed_size)
+                      layer->header.data_file, &layer->data_file);
+  if (r < 0)
     return r;
-  r = store_get_size (layer->clusters, &size);
+  layer->clusters = layer->data_file;
+  if (!layer->data_file->fixed_size)
+    return 0;
+  r = store_get_size (layer->data_file, &size);
   if (r == 0 && size < layer->size) {
     report_error ("%s: the external data file %s has %" PRIu64 " bytes and "
                   "cannot grow, too small for a disk of %" PRIu64,
@@ -177,6 +151,17 @@ open_data (struct layer *layer, const struct image_env *env, unsigned depth)
     r = -EINVAL;
   }
   return r;
+}
+
+/* Puts the encryption in front of the guest's clusters. */
+static int
+open_encrypted (struct layer *layer, const struct image_env *env)
+{
+  const struct header *h = &layer->header;
+
+  return env->open_encrypted (env->opaque, layer->file, h->crypto_offset,
+                              h->crypto_length, layer->clusters,
+                              &layer->clusters);
 }
 
 static int
@@ -206,7 +191,9 @@ open_qcow2 (struct layer *layer, const struct image_options *options,
   if (depth == 0
       && (r = snapshot_list_read (layer->file, h, &layer->snapshots)) < 0)
     return r;
-  if (depth == 0 && (r = bitmap_list_read (layer)) < 0)
+  if (depth == 0 && (r = bitmap_list_read (layer->file,
+                                           layer_file_size (layer), h,
+                                           &layer->bitmaps)) < 0)
     return r;
   if (depth == 0 && options->snapshot)
     r = open_snapshot (layer, options->snapshot);
@@ -215,7 +202,10 @@ open_qcow2 (struct layer *layer, const struct image_options *options,
   if (r < 0)
     return r;
 
-  return layer->geo.has_data_file ? open_data (layer, env, depth) : 0;
+  if (layer->geo.has_data_file
+      && (r = open_data (layer, env, depth)) < 0)
+    return r;
+  return h->encrypted ? open_encrypted (layer, env) : 0;
 }
 
 int
@@ -254,10 +244,11 @@ layer_open (struct store *store, enum image_format format,
 void
 layer_close (struct layer *layer)
 {
-  if (layer->owns_clusters)
+  if (layer->clusters != layer->file && layer->clusters != layer->data_file)
     store_close (layer->clusters);
+  store_close (layer->data_file);
   store_close (layer->file);
-  bitmap_list_free (layer);
+  bitmap_list_free (layer->bitmaps);
   snapshot_list_free (layer->snapshots);
   header_free (&layer->header);
   pthread_mutex_destroy (&layer->limit.lock);

@@ -20,7 +20,7 @@ struct bitmap_list;
 struct decoded_cache;
 struct l2_table;
 struct snapshot_list;
-struct table_cache;
+struct l2_cache;
 struct writer;
 
 /* A qcow2 image, or a raw file at the end of a chain.  All of it is set when
@@ -36,9 +36,10 @@ struct layer {
   enum image_format format;
   struct store *file;           /* the image file: metadata, compressed
                                    clusters */
+  struct store *data_file;      /* the external data file, or NULL */
   struct store *clusters;       /* the guest's clusters: "host offset" is in
-                                   here */
-  bool owns_clusters;           /* clusters is closed apart from file */
+                                   here: one of the two, or, in an encrypted
+                                   image, a store in front of that */
   _Atomic uint64_t file_size;   /* of file, bytes; grows with what is
                                    allocated past its end */
   uint64_t size;                /* what the guest sees, bytes */
@@ -54,7 +55,7 @@ struct layer {
 
   struct snapshot_list *snapshots; /* NULL: none */
   struct bitmap_list *bitmaps;  /* NULL: none */
-  struct table_cache *tables;   /* shared by the layers of a chain */
+  struct l2_cache *tables;   /* shared by the layers of a chain */
   struct decoded_cache *decoded; /* likewise */
   struct writer *writer;        /* NULL: this layer is only read */
   struct report_limit limit;
@@ -90,6 +91,23 @@ static inline uint32_t
 layer_l2_index (const struct layer *layer, uint64_t offset)
 {
   return geometry_l2_index (&layer->geo, offset);
+}
+
+/* How much of the guest's disk one L2 table describes, and how much of that
+ * lies behind a guest offset.
+ */
+static inline uint64_t
+layer_table_reach (const struct layer *layer)
+{
+  return UINT64_C (1) << geometry_table_bits (&layer->geo);
+}
+
+static inline uint64_t
+layer_left_in_table (const struct layer *layer, uint64_t offset)
+{
+  const uint64_t reach = layer_table_reach (layer);
+
+  return reach - (offset & (reach - 1));
 }
 
 /* Does a guest offset read as zeros where this layer has nothing? */

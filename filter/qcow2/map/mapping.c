@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "map/mapping.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 static void
 invalid (struct run *run, int error, const char *why)
@@ -22,7 +22,6 @@ invalid (struct run *run, int error, const char *why)
   run->why = why;
 }
 
-/* Interprets the entry of the subcluster that holds guest offset. */
 static void
 classify (const struct layer *layer, uint64_t entry, uint64_t bitmap,
           uint64_t offset, struct run *run)
@@ -47,28 +46,41 @@ continues (const struct run *a, const struct run *b)
   }
 }
 
-/* Looks up one piece of a run, from a table that is in memory.  Sets
- * run->length to what is left of the piece at offset.
+/* Looks up a run in a compact table: each of its entries is sound and says one
+ * thing of a whole cluster, so that many are compared at once.
  */
+static void
+lookup_compact (const struct layer *layer, const struct l2_table *t,
+                uint64_t offset, uint64_t max, struct run *run)
+{
+  static const enum run_type type[] = {
+    [L2_UNALLOCATED] = RUN_UNALLOCATED, [L2_ZERO] = RUN_ZERO,
+    [L2_DATA] = RUN_DATA, [L2_ZERO_ALLOCATED] = RUN_ZERO,
+  };
+  const unsigned bits = layer->geo.cluster_bits;
+  const uint64_t within = offset & (layer_cluster_size (layer) - 1);
+  const uint32_t index = layer_l2_index (layer, offset);
+  uint64_t same = 1;
+
+  run->type = type[l2_table_state (t, index)];
+  if (run->type == RUN_DATA) {
+    run->host = offset;
+    run->copied = true;
+  }
+  if (within + max > layer_cluster_size (layer))
+    same = l2_table_same (t, index, div_round_up (within + max, bits));
+  run->length = min64 ((same << bits) - within, max);
+}
+
+/* Looks up one piece of a run, from a table that is in memory. */
 static void
 lookup_entry (const struct layer *layer, const struct l2_table *t,
               uint64_t offset, struct run *run)
 {
-  const uint32_t index = layer_l2_index (layer, offset);
-  uint64_t entry, bitmap, skip, unit;
+  uint64_t entry, bitmap;
 
-  entry = l2_table_get (t, index, &bitmap);
+  entry = l2_table_get (t, layer_l2_index (layer, offset), &bitmap);
   classify (layer, entry, bitmap, offset, run);
-
-  /* From the start of the piece to the offset. */
-  if (run->length == layer_cluster_size (layer))
-    unit = layer_cluster_size (layer);
-  else
-    unit = UINT64_C (1) << layer->geo.subcluster_bits;
-  skip = offset & (unit - 1);
-  run->length -= skip;
-  if (run->type == RUN_DATA)
-    run->host += skip;
 }
 
 /* As long as the piece that follows says the same, the run grows, up to max
@@ -78,19 +90,11 @@ static void
 lookup_table (const struct layer *layer, const struct l2_table *t,
               uint64_t offset, uint64_t max, struct run *run)
 {
-  lookup_entry (layer, t, offset, run);
-  if (t->compact && run->length < max) {
-    /* The piece is the rest of a cluster; max ends within the table. */
-    const uint32_t clusters =
-      1 + ((max - run->length + layer_cluster_size (layer) - 1)
-           >> layer->geo.cluster_bits);
-    const uint32_t same = l2_table_same (t, layer_l2_index (layer, offset),
-                                         clusters);
-
-    run->length += (uint64_t) (same - 1) << layer->geo.cluster_bits;
-    if (run->length < max)
-      return;
+  if (t->compact) {
+    lookup_compact (layer, t, offset, max, run);
+    return;
   }
+  lookup_entry (layer, t, offset, run);
   while (run->length < max) {
     struct run next = { 0 };
 
@@ -107,10 +111,8 @@ static void
 lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
            struct run *run)
 {
-  const unsigned coverage = layer->geo.l2_bits + layer->geo.cluster_bits;
-  const uint32_t l1_index = offset >> coverage;
-  const uint64_t left =
-    (UINT64_C (1) << coverage) - (offset & ((UINT64_C (1) << coverage) - 1));
+  const uint32_t l1_index = layer_l1_index (layer, offset);
+  const uint64_t left = layer_left_in_table (layer, offset);
   const char *why;
   int r;
 
@@ -119,7 +121,7 @@ lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
     max = left;
 
   for (;;) {
-    pthread_mutex_t *reader = brlock_read (table_cache_lock (layer->tables));
+    pthread_mutex_t *reader = brlock_read (&layer->tables->lock);
     struct l2_table *t = layer->l2[l1_index];
 
     if (t) {
@@ -136,7 +138,7 @@ lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
       run->length = max;
       return;
     }
-    r = table_cache_load (layer, l1_index, &why);
+    r = l2_cache_load (layer, l1_index, &why);
     if (r < 0) {
       invalid (run, r, why);
       run->length = max;
@@ -158,9 +160,7 @@ mapping_lookup (struct layer *layer, uint64_t offset, uint64_t max,
 
   /* Go on only where the end of a table cut the run. */
   while (run->length < max
-         && ((offset + run->length)
-             & ((UINT64_C (1) << (layer->geo.l2_bits + layer->geo.cluster_bits)) - 1))
-            == 0) {
+         && ((offset + run->length) & (layer_table_reach (layer) - 1)) == 0) {
     struct run next;
 
     lookup_l1 (layer, offset + run->length, max - run->length, &next);
@@ -174,15 +174,15 @@ int
 mapping_get_entry (struct layer *layer, uint64_t offset,
                    struct mapping_entry *e)
 {
-  const uint32_t l1_index = offset >> (layer->geo.l2_bits + layer->geo.cluster_bits);
+  const uint32_t l1_index = layer_l1_index (layer, offset);
   const uint32_t index = layer_l2_index (layer, offset);
-  const uint64_t unit = offset & -(UINT64_C (1) << layer->geo.subcluster_bits);
+  const uint64_t start = round_down (offset, layer_subcluster_size (layer));
   const char *why;
   int r;
 
   memset (e, 0, sizeof *e);
   for (;;) {
-    pthread_mutex_t *reader = brlock_read (table_cache_lock (layer->tables));
+    pthread_mutex_t *reader = brlock_read (&layer->tables->lock);
     struct l2_table *t = layer->l2[l1_index];
 
     if (t)
@@ -191,14 +191,14 @@ mapping_get_entry (struct layer *layer, uint64_t offset,
     if (t || layer_l2_offset (layer, l1_index) == 0)
       break;
 
-    r = table_cache_load (layer, l1_index, &why);
+    r = l2_cache_load (layer, l1_index, &why);
     if (r < 0) {
       invalid (&e->run, r, why);
       return mapping_report (layer, offset, &e->run);
     }
   }
 
-  classify (layer, e->entry, e->bitmap, unit, &e->run);
+  classify (layer, e->entry, e->bitmap, start, &e->run);
   if (e->run.type == RUN_INVALID)
     return mapping_report (layer, offset, &e->run);
   return 0;

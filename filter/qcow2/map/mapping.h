@@ -21,9 +21,8 @@ void mapping_lookup (struct layer *layer, uint64_t offset, uint64_t max,
                      struct run *run);
 
 /* What the tables say of one cluster: the L2 entry with its bitmap (0 without
- * extended L2), 0 where there is no L2 table; and the entry interpreted for
- * the unit (cluster or subcluster) that holds guest offset, as by
- * mapping_lookup but for the whole of that unit.  Returns 0, or a negative
+ * extended L2), 0 where there is no L2 table; and the entry interpreted
+ * from the subcluster that holds guest offset on.  Returns 0, or a negative
  * errno (reported) if the cluster is not sound.
  */
 struct mapping_entry {

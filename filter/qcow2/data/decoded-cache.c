@@ -1,0 +1,409 @@
+/* qcow2ext: compressed clusters, decoded.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A decoded cluster is shared by all threads through a small cache, so that
+ * reading it in small pieces decodes it once:
+ *
+ *   absent --first reader--> LOADING --decoded--> READY --evicted--> absent
+ *                               |
+ *                               +--unsound--> FAILED --last user--> absent
+ *
+ * Invariants: an entry in the hash is LOADING or READY; while users > 0 it is
+ * not freed; data is written only by the one that made the entry, before
+ * READY.  One mutex guards everything here; it is held neither while reading
+ * nor while decoding nor while copying out.
+ *
+ * A guest that reads a cluster piece by piece will want the next one: the second
+ * request for a cluster that finds a quarter of it read decodes the next one,
+ * while others go on with this one.
+ *
+ * Contexts and buffers of decoders wait in a list for the next thread that
+ * wants one, so there are as many as threads that ever decoded at once.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bits.h"
+#include "base/cleanup.h"
+#include "base/report.h"
+#include "data/decoded-cache.h"
+#include "data/decoder.h"
+
+#define BUCKETS 1024
+
+enum decoded_state { LOADING, READY, FAILED };
+
+struct decoded {
+  const struct layer *layer;    /* the key, with the next two */
+  uint64_t host;
+  uint32_t compressed_size;
+  enum decoded_state state;
+  int error;                    /* of FAILED */
+  unsigned users;
+  bool hashed;
+  bool ahead;                   /* the next one was asked for */
+  size_t taken;                 /* bytes that were read of it */
+  size_t size;
+  struct decoded *hash_next;
+  struct decoded *newer, *older; /* the list of use, while hashed */
+  uint8_t data[];
+};
+
+/* A decoder and room for what it reads. */
+struct workspace {
+  struct workspace *next;
+  struct decoder *decoder;
+  uint8_t *input;
+  size_t input_size;
+};
+
+struct decoded_cache {
+  pthread_mutex_t lock;
+  pthread_cond_t loaded;
+  size_t limit, bytes;
+  struct decoded *newest, *oldest;
+  struct workspace *idle;
+  struct decoded *bucket[BUCKETS];
+};
+
+struct decoded_cache *
+decoded_cache_new (size_t limit)
+{
+  struct decoded_cache *cache = calloc (1, sizeof *cache);
+
+  if (cache == NULL)
+    return NULL;
+  pthread_mutex_init (&cache->lock, NULL);
+  pthread_cond_init (&cache->loaded, NULL);
+  cache->limit = limit;
+  return cache;
+}
+
+static struct decoded **
+bucket_of (struct decoded_cache *cache, const struct layer *layer,
+           uint64_t host)
+{
+  uint64_t h = (host ^ (uintptr_t) layer) * UINT64_C (0x9e3779b97f4a7c15);
+
+  return &cache->bucket[h >> 54];
+}
+static_assert (BUCKETS == 1 << (64 - 54), "bucket_of takes the top bits");
+
+static void
+unlink_use (struct decoded_cache *cache, struct decoded *d)
+{
+  *(d->newer ? &d->newer->older : &cache->newest) = d->older;
+  *(d->older ? &d->older->newer : &cache->oldest) = d->newer;
+}
+
+static void
+link_newest (struct decoded_cache *cache, struct decoded *d)
+{
+  d->newer = NULL;
+  d->older = cache->newest;
+  *(d->older ? &d->older->newer : &cache->oldest) = d;
+  cache->newest = d;
+}
+
+/* Takes the entry out of the hash; frees it if it has no user. */
+static void
+forget (struct decoded_cache *cache, struct decoded *d)
+{
+  struct decoded **p = bucket_of (cache, d->layer, d->host);
+
+  while (*p != d)
+    p = &(*p)->hash_next;
+  *p = d->hash_next;
+  unlink_use (cache, d);
+  cache->bytes -= d->size;
+  d->hashed = false;
+  if (d->users == 0)
+    free (d);
+}
+
+/* Ends the use of an entry. */
+static void
+release (struct decoded *d)
+{
+  if (--d->users == 0 && !d->hashed)
+    free (d);
+}
+
+void
+decoded_cache_drop_range (struct decoded_cache *cache,
+                          const struct layer *layer, uint64_t offset,
+                          uint64_t length)
+{
+  struct decoded *d, *older;
+
+  LOCK_FOR_SCOPE (&cache->lock);
+  for (d = cache->newest; d; d = older) {
+    older = d->older;
+    if (d->layer == layer && d->host >= offset && d->host - offset < length)
+      forget (cache, d);
+  }
+}
+
+void
+decoded_cache_free (struct decoded_cache *cache)
+{
+  struct workspace *w;
+
+  if (cache == NULL)
+    return;
+  while (cache->newest)
+    forget (cache, cache->newest);
+  while ((w = cache->idle) != NULL) {
+    cache->idle = w->next;
+    decoder_free (w->decoder);
+    free (w->input);
+    free (w);
+  }
+  pthread_cond_destroy (&cache->loaded);
+  pthread_mutex_destroy (&cache->lock);
+  free (cache);
+}
+
+static struct workspace *
+borrow_workspace (struct decoded_cache *cache, size_t input_size)
+{
+  struct workspace *w;
+
+  {
+    LOCK_FOR_SCOPE (&cache->lock);
+    w = cache->idle;
+    if (w)
+      cache->idle = w->next;
+  }
+  if (w == NULL) {
+    w = calloc (1, sizeof *w);
+    if (w == NULL)
+      return NULL;
+    w->decoder = decoder_new ();
+    if (w->decoder == NULL) {
+      free (w);
+      return NULL;
+    }
+  }
+  if (w->input_size < input_size) {
+    free (w->input);
+    w->input = malloc (input_size);
+    w->input_size = w->input ? input_size : 0;
+  }
+  return w;
+}
+
+static void
+return_workspace (struct decoded_cache *cache, struct workspace *w)
+{
+  LOCK_FOR_SCOPE (&cache->lock);
+  w->next = cache->idle;
+  cache->idle = w;
+}
+
+/* Reads and decodes the cluster of a run into out. */
+static int
+decode (struct layer *layer, const struct run *run, void *out)
+{
+  struct workspace *w =
+    borrow_workspace (layer->decoded, run->compressed_size);
+  /* The last sector may be cut short by the end of the file.  Bytes that are
+   * not there are not decoded: zeros in place of lost data can be a valid
+   * stream of something else.
+   */
+  const size_t size = min64 (run->compressed_size,
+                             layer_file_size (layer) - run->host);
+  int r = -ENOMEM;
+
+  if (w == NULL)
+    return r;
+  if (w->input)
+    r = store_pread (layer->file, w->input, size, run->host);
+  if (r == 0) {
+    r = decoder_run (w->decoder, layer->header.compression_type, w->input,
+                     size, out, layer_cluster_size (layer));
+    if (r == -EIO)
+      report_limited (&layer->limit,
+                      "%s: the compressed cluster at offset 0x%" PRIx64
+                      " cannot be decoded: its data is damaged",
+                      layer->file->name, run->host);
+  }
+  return_workspace (layer->decoded, w);
+  return r;
+}
+
+/* The entry of a run's cluster; NULL: there is none. */
+static struct decoded *
+find (struct layer *layer, const struct run *run)
+{
+  struct decoded *d = *bucket_of (layer->decoded, layer, run->host);
+
+  while (d && !(d->host == run->host && d->layer == layer
+                && d->compressed_size == run->compressed_size))
+    d = d->hash_next;
+  return d;
+}
+
+/* Becomes a user of an entry that exists, when it is no longer LOADING.
+ * Returns 0, or -errno if it FAILED, and then is no user.
+ */
+static int
+share (struct decoded_cache *cache, struct decoded *d)
+{
+  int error;
+
+  d->users++;
+  unlink_use (cache, d);
+  link_newest (cache, d);
+  while (d->state == LOADING)
+    pthread_cond_wait (&cache->loaded, &cache->lock);
+  error = d->state == FAILED ? d->error : 0;
+  if (error < 0)
+    release (d);
+  return error;
+}
+
+/* Puts a new entry into the hash, LOADING, with the caller as its user. */
+static void
+insert (struct layer *layer, const struct run *run, struct decoded *d)
+{
+  struct decoded_cache *cache = layer->decoded;
+  struct decoded **bucket = bucket_of (cache, layer, run->host);
+
+  memset (d, 0, sizeof *d);
+  d->layer = layer;
+  d->host = run->host;
+  d->compressed_size = run->compressed_size;
+  d->state = LOADING;
+  d->users = 1;
+  d->size = layer_cluster_size (layer);
+  d->hashed = true;
+  d->hash_next = *bucket;
+  *bucket = d;
+  link_newest (cache, d);
+  cache->bytes += d->size;
+  /* Entries in use stay in memory until their users are done, wherever the
+   * limit is: there are at most as many as threads.
+   */
+  while (cache->bytes > cache->limit && cache->oldest != d)
+    forget (cache, cache->oldest);
+}
+
+/* Decodes what insert has announced.  If that fails, the caller is no user. */
+static int
+load (struct layer *layer, const struct run *run, struct decoded *d)
+{
+  struct decoded_cache *cache = layer->decoded;
+  const int r = decode (layer, run, d->data);
+
+  LOCK_FOR_SCOPE (&cache->lock);
+  d->state = r < 0 ? FAILED : READY;
+  d->error = r;
+  pthread_cond_broadcast (&cache->loaded);
+  if (d->hashed && (r < 0 || cache->bytes > cache->limit))
+    forget (cache, d);
+  if (r < 0)
+    release (d);
+  return r;
+}
+
+/* Finds the decoded cluster of a run, or makes it.  On success the caller is
+ * a user of *result, and releases it.
+ */
+static int
+acquire (struct layer *layer, const struct run *run, struct decoded **result)
+{
+  struct decoded_cache *cache = layer->decoded;
+  struct decoded *spare = NULL, *d;
+  int r;
+
+  pthread_mutex_lock (&cache->lock);
+  d = find (layer, run);
+  if (d == NULL) {
+    pthread_mutex_unlock (&cache->lock);
+    spare = malloc (sizeof *spare + layer_cluster_size (layer));
+    if (spare == NULL)
+      return -ENOMEM;
+    pthread_mutex_lock (&cache->lock);
+    d = find (layer, run);
+  }
+  if (d) {
+    r = share (cache, d);
+    pthread_mutex_unlock (&cache->lock);
+    free (spare);
+  }
+  else {
+    d = spare;
+    insert (layer, run, d);
+    pthread_mutex_unlock (&cache->lock);
+    r = load (layer, run, d);
+  }
+  *result = d;
+  return r;
+}
+
+/* Ends the use of an entry of which so many bytes were read.  Returns whether
+ * to go ahead with the next one.
+ */
+static bool
+release_read (struct decoded_cache *cache, struct decoded *d, size_t taken)
+{
+  bool ahead;
+
+  LOCK_FOR_SCOPE (&cache->lock);
+  ahead = !d->ahead && d->taken > 0 && d->taken + taken >= d->size / 4
+    && d->size <= cache->limit / 4;
+  d->ahead |= ahead;
+  d->taken += taken;
+  release (d);
+  return ahead;
+}
+
+static bool
+is_cached (struct layer *layer, const struct run *run)
+{
+  LOCK_FOR_SCOPE (&layer->decoded->lock);
+  return find (layer, run) != NULL;
+}
+
+int
+decoded_cache_read (struct layer *layer, uint64_t offset,
+                    const struct run *run, void *buf, bool *ahead)
+{
+  const size_t size = layer_cluster_size (layer);
+  struct decoded *d;
+  int r;
+
+  *ahead = false;
+  /* A guest that reads a whole cluster will hardly come back for it. */
+  if (run->length == size && !is_cached (layer, run))
+    return decode (layer, run, buf);
+
+  r = acquire (layer, run, &d);
+  if (r < 0)
+    return r;
+  memcpy (buf, d->data + (offset & (size - 1)), run->length);
+  *ahead = release_read (layer->decoded, d, run->length);
+  return 0;
+}
+
+bool
+decoded_cache_prefetch (struct layer *layer, const struct run *run,
+                        uint64_t *budget)
+{
+  struct decoded *d;
+
+  if (*budget > layer->decoded->limit / 2)
+    *budget = layer->decoded->limit / 2;
+  if (layer_cluster_size (layer) > *budget)
+    return false;
+  *budget -= layer_cluster_size (layer);
+  if (acquire (layer, run, &d) == 0)
+    release_read (layer->decoded, d, 0);
+  return true;
+}

@@ -1,0 +1,43 @@
+/* qcow2ext: compressed clusters, decoded.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2_DECODED_CACHE_H
+#define QCOW2_DECODED_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "map/mapping.h"
+
+/* A bounded cache of decoded clusters, with the decoders' contexts.  limit is
+ * in bytes; a cluster that is being decoded or copied is held beyond it.
+ */
+struct decoded_cache *decoded_cache_new (size_t limit);
+void decoded_cache_free (struct decoded_cache *cache);
+
+/* Forgets what was decoded from a host range of a layer's image file, in
+ * bytes.
+ */
+void decoded_cache_drop_range (struct decoded_cache *cache,
+                               const struct layer *layer, uint64_t offset,
+                               uint64_t length);
+
+/* Reads run->length bytes at guest offset, where run (RUN_COMPRESSED) has
+ * been looked up.  Several threads that want the same cluster decode it once.
+ * No lock is held while reading or decoding.  *ahead: the guest's clusters
+ * seem to be read in order, so that it pays to decode the next one.  Returns
+ * 0 or -errno (-EIO: reported).
+ */
+int decoded_cache_read (struct layer *layer, uint64_t offset,
+                        const struct run *run, void *buf, bool *ahead);
+
+/* Decodes the cluster of the run into the cache, and takes its size off the
+ * budget (bytes), which is at first UINT64_MAX: a request may fill no more
+ * than half of the cache.  Returns false if it is spent.
+ */
+bool decoded_cache_prefetch (struct layer *layer, const struct run *run,
+                             uint64_t *budget);
+
+#endif /* QCOW2_DECODED_CACHE_H */
