@@ -393,10 +393,12 @@ describe (const struct history *h, const uint8_t *bytes, char buf[128])
   return buf;
 }
 
+/* The files of the world that a thread has open. */
+static _Thread_local struct files world_files;
+
 void
 world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
 {
-  static _Thread_local struct files files;
   struct checker c = { 0 };
   int r;
 
@@ -428,11 +430,11 @@ world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
     w->bitmaps = copy_bitmaps (&c);
   checker_free (&c);
 
-  files = (struct files) {
+  world_files = (struct files) {
     .file = w->live, .log = &w->log, .no_discard = spec->no_discard,
     .device = spec->device, .write = spec->write
   };
-  r = files_open (&files, true, l2_cache, &w->image);
+  r = files_open (&world_files, true, l2_cache, &w->image);
   if (r < 0)
     world_fail (w, "the image cannot be opened: %s", strerror (-r));
   else if (!image_is_writable (w->image))
@@ -832,9 +834,9 @@ do_flush (struct world *w, const struct request *q)
   pthread_mutex_unlock (&w->lock);
   memory_in_engine = true;
   r = q->kind == FLUSH ? image_flush (w->image)
-                       : image_settle (w->image, q->flags);
+                       : image_settle (w->image, q->flags & SETTLE_IDLE);
   memory_in_engine = false;
-  if (r == 0 && !(q->kind == SETTLE && q->flags)) {
+  if (r == 0 && !(q->kind == SETTLE && q->flags & SETTLE_IDLE)) {
     pthread_mutex_lock (&w->lock);
     w->flushed = need (realloc (w->flushed,
                                 (w->flushes + 1) * sizeof *w->flushed));
@@ -842,6 +844,11 @@ do_flush (struct world *w, const struct request *q)
       .begin = begin, .end = memory_log_count (&w->log)
     };
     pthread_mutex_unlock (&w->lock);
+  }
+  if (r == 0 && q->kind == SETTLE && q->flags & SETTLE_REOPEN) {
+    image_close (w->image);
+    w->image = NULL;
+    r = files_open (&world_files, true, 0, &w->image);
   }
   return r;
 }
@@ -1701,6 +1708,8 @@ try_cut (struct enumeration *e)
     e->cut < log->count ? &log->op[e->cut] : NULL;
   const bool grown = last && is_change (last);
 
+  e->stats->cuts += !e->counting;
+  e->stats->cuts_in_full += !e->counting && e->opens <= 8;
   if (e->opens <= 8) {
     if (!try_exhaustively (e, grown))
       return false;
