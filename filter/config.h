@@ -32,6 +32,9 @@ struct config {
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
+
+  bool serialize;               /* the layers below take one request at a
+                                   time; known when the server is ready */
 };
 extern struct config config;
 

@@ -5,9 +5,10 @@
 #ifndef QCOW2EXT_NBD_POOL_H
 #define QCOW2EXT_NBD_POOL_H
 
-#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+
+#include "nbd-request.h"
 
 struct nbd_pool;
 
@@ -17,39 +18,6 @@ struct nbd_facts {
   uint32_t minimum, maximum;    /* of requests with data, bytes */
   bool readonly, multi_conn;
   bool can_flush, can_zero, can_fast_zero, can_trim, can_cache, can_extents;
-};
-
-/* The beginning of an answer about extents. */
-#define NBD_MAX_EXTENTS 1024
-struct nbd_extents {
-  uint64_t start;
-  unsigned nr;
-  struct {
-    uint64_t end;               /* and the start of the next one */
-    uint32_t type;              /* as in base:allocation */
-  } extent[NBD_MAX_EXTENTS];
-};
-
-enum nbd_command {
-  NBD_READ, NBD_WRITE, NBD_ZERO, NBD_CACHE, NBD_EXTENTS, NBD_FLUSH,
-};
-
-struct nbd_request {
-  enum nbd_command command;
-  void *buf;                    /* for NBD_READ */
-  const void *data;             /* for NBD_WRITE */
-  uint64_t count, offset;
-  uint32_t flags;               /* LIBNBD_CMD_FLAG_* */
-  struct nbd_extents *extents;  /* for NBD_EXTENTS: filled in */
-  bool again;                   /* it may be done more than once */
-  bool limited;                 /* only on a connection that got a mark of */
-  uint64_t max_mark;            /* at most this */
-
-  /* The pool's own. */
-  pthread_mutex_t lock;
-  pthread_cond_t cond;
-  bool done;
-  int error;
 };
 
 /* What the pool tells its user, with no lock held. */

@@ -301,23 +301,27 @@ static int
 blocks_discard (struct store *store, uint64_t count, uint64_t offset)
 {
   struct store_blocks *s = (struct store_blocks *) store;
-  int r = 0;
+  uint64_t pos, stop;
+  int r = -ENOTSUP;
 
   if (offset >= s->size)
     return 0;
   if (count > s->size - offset)
     count = s->size - offset;
-  if ((offset | count) & mask_of (s))
-    return -ENOTSUP;
-  while (r == 0 && count > 0) {
-    const uint64_t n = count < s->limits.maximum_zero
-      ? count : s->limits.maximum_zero;
+  /* Only whole blocks. */
+  pos = (offset + mask_of (s)) & ~mask_of (s);
+  stop = (offset + count) & ~mask_of (s);
+  while (pos < stop) {
+    const uint64_t left = stop - pos;
+    const uint64_t n = left < s->limits.maximum_zero
+      ? left : s->limits.maximum_zero;
 
     whole_begin (s);
-    r = store_discard (s->inner, n, offset);
+    r = store_discard (s->inner, n, pos);
     whole_end (s);
-    offset += n;
-    count -= n;
+    if (r < 0)
+      break;
+    pos += n;
   }
   return r;
 }

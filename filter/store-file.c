@@ -7,25 +7,26 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/report.h"
+#include "file-system.h"
 #include "image-lock.h"
 #include "store-file.h"
 
 /* Zeros are written in pieces of this size. */
 #define ZERO_CHUNK (1 << 20)
 
-/* Threads in pwrite at once.  On a regular file the kernel lets one of them
- * write; the others spin and wake each other, and the more there are, the less
- * gets done.  With only one, each would have to be woken to begin.
+/* Threads in pwrite at once, on a file system of which the kernel lets one of
+ * them write to a file: the others spin and wake each other, and the more there
+ * are, the less gets done.  With only one, each would have to be woken to
+ * begin.
  */
 #define MAX_WRITERS 4
 
@@ -33,13 +34,15 @@ struct store_file {
   struct store store;
   int fd;
   bool block;                   /* a block device */
-  sem_t writers;                /* if not: how many more may be in pwrite */
+  uint32_t sector;              /* of a block device, bytes */
+  struct file_system fs;        /* of a file */
+  sem_t writers;                /* if fs.one_writer: how many more may be in
+                                   pwrite */
 
-  /* FUSE passes SEEK_DATA on to its server, which does not know what is still
-   * in the page cache.
-   */
-  bool late_seek;
-  atomic_bool unflushed;        /* then: written to since the last flush */
+  /* Writes, counted where SEEK_DATA does not see the page cache. */
+  _Atomic uint64_t begun, ended;
+  _Atomic uint64_t flushed;     /* of those that have ended */
+  struct report_limit limit;
 
   /* What the file system was found not to support, so that it is not asked
    * again.
@@ -84,6 +87,17 @@ file_get_size (struct store *store, uint64_t *size)
   return 0;
 }
 
+/* Will SEEK_DATA find all data?  Where it does not see the page cache, only if
+ * every write has ended and was covered by a flush.
+ */
+static bool
+seek_is_right (const struct store_file *s)
+{
+  const uint64_t flushed = s->flushed;
+
+  return s->fs.seek_sees_cache || (s->begun == flushed && s->ended == flushed);
+}
+
 static int
 file_extent (struct store *store, uint64_t offset, uint64_t *end,
              unsigned *type)
@@ -93,7 +107,7 @@ file_extent (struct store *store, uint64_t offset, uint64_t *end,
 
   *end = UINT64_MAX;
   *type = EXTENT_DATA;
-  if (s->block || (s->late_seek && s->unflushed))
+  if (s->block || !seek_is_right (s))
     return 0;
 
   r = lseek (s->fd, offset, SEEK_DATA);
@@ -118,18 +132,33 @@ file_cache (struct store *store, uint64_t count, uint64_t offset)
                          POSIX_FADV_WILLNEED);
 }
 
+/* What errno says.  The limit of file sizes, be it the process's or the file
+ * system's, is a want of space: what becomes free in the image can be used.
+ */
 static int
-pwrite_all (int fd, const void *buf, size_t count, uint64_t offset)
+error_of (struct store_file *s)
+{
+  if (errno != EFBIG)
+    return -errno;
+  report_limited (&s->limit, "%s: the file cannot become any larger: it has "
+                  "reached the limit of the process (ulimit -f) or of the "
+                  "file system", s->store.name);
+  return -ENOSPC;
+}
+
+static int
+pwrite_all (struct store_file *s, const void *buf, size_t count,
+            uint64_t offset)
 {
   const uint8_t *p = buf;
 
   while (count > 0) {
-    const ssize_t r = pwrite (fd, p, count, offset);
+    const ssize_t r = pwrite (s->fd, p, count, offset);
 
     if (r == -1) {
       if (errno == EINTR)
         continue;
-      return -errno;
+      return error_of (s);
     }
     p += r;
     offset += r;
@@ -145,21 +174,23 @@ file_pwrite (struct store *store, const void *buf, size_t count,
   struct store_file *s = (struct store_file *) store;
   int r;
 
-  if (s->block)
-    return pwrite_all (s->fd, buf, count, offset);
-  while (sem_wait (&s->writers) == -1)
-    ;                           /* EINTR */
-  r = pwrite_all (s->fd, buf, count, offset);
-  sem_post (&s->writers);
-  if (s->late_seek)
-    s->unflushed = true;
+  if (!s->block && !s->fs.seek_sees_cache)
+    s->begun++;
+  if (s->fs.one_writer)
+    while (sem_wait (&s->writers) == -1)
+      ;                         /* EINTR */
+  r = pwrite_all (s, buf, count, offset);
+  if (s->fs.one_writer)
+    sem_post (&s->writers);
+  if (!s->block && !s->fs.seek_sees_cache)
+    s->ended++;
   return r;
 }
 
 static bool
 unsupported (int error)
 {
-  /* EINVAL: a block device, with a range that is not aligned. */
+  /* EINVAL: a device or a file system that does not take this range. */
   return error == EOPNOTSUPP || error == ENOSYS || error == ENODEV
     || error == EINVAL;
 }
@@ -175,7 +206,7 @@ try_fallocate (struct store_file *s, int mode, uint64_t count,
     if (errno == EINTR)
       continue;
     if (!unsupported (errno))
-      return -errno;
+      return error_of (s);
     if (errno != EINVAL)
       *no = true;
     return -ENOTSUP;
@@ -194,8 +225,11 @@ static int
 write_zeros (struct store *store, uint64_t count, uint64_t offset)
 {
   const size_t chunk = count < ZERO_CHUNK ? count : ZERO_CHUNK;
-  CLEANUP_FREE void *zeros = calloc (1, chunk);
+  CLEANUP_FREE void *zeros = NULL;
 
+  if (count == 0)
+    return 0;
+  zeros = calloc (1, chunk);
   if (zeros == NULL)
     return -ENOMEM;
   while (count > 0) {
@@ -210,12 +244,48 @@ write_zeros (struct store *store, uint64_t count, uint64_t offset)
   return 0;
 }
 
+/* Zeroes whole sectors, or any range of a file, without writing zeros. */
+static int
+zero_natively (struct store_file *s, uint64_t count, uint64_t offset,
+               unsigned flags)
+{
+  int r = -ENOTSUP;
+
+  if (flags & STORE_ZERO_PUNCH)
+    r = punch (s, count, offset);
+  if (r == -ENOTSUP)
+    r = try_fallocate (s, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, count,
+                       offset, &s->no_zero_range);
+  if (r == -ENOTSUP && !s->block && !(flags & STORE_ZERO_PUNCH)) {
+    /* A hole that is filled again keeps its space. */
+    r = punch (s, count, offset);
+    if (r == 0 && fallocate (s->fd, FALLOC_FL_KEEP_SIZE, offset, count) == -1
+        && !unsupported (errno))
+      return error_of (s);
+  }
+  return r;
+}
+
+/* The whole sectors of a range; of a file, all of it.  False: there are
+ * none.
+ */
+static bool
+whole_sectors (const struct store_file *s, uint64_t count, uint64_t offset,
+               uint64_t *start, uint64_t *stop)
+{
+  const uint64_t mask = s->block ? s->sector - 1 : 0;
+
+  *start = (offset + mask) & ~mask;
+  *stop = (offset + count) & ~mask;
+  return *start < *stop;
+}
+
 static int
 file_zero (struct store *store, uint64_t count, uint64_t offset,
            unsigned flags)
 {
   struct store_file *s = (struct store_file *) store;
-  uint64_t size = 0;
+  uint64_t size = 0, start, stop;
   int r;
 
   /* What lies behind the end reads as zeros. */
@@ -227,43 +297,44 @@ file_zero (struct store *store, uint64_t count, uint64_t offset,
     count = size - offset;
 
   r = -ENOTSUP;
-  if (flags & STORE_ZERO_PUNCH)
-    r = punch (s, count, offset);
-  if (r == -ENOTSUP)
-    r = try_fallocate (s, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, count,
-                       offset, &s->no_zero_range);
-  if (r == -ENOTSUP && !s->block && !(flags & STORE_ZERO_PUNCH)) {
-    /* A hole that is filled again keeps its space. */
-    r = punch (s, count, offset);
-    if (r == 0 && fallocate (s->fd, FALLOC_FL_KEEP_SIZE, offset, count) == -1
-        && !unsupported (errno))
-      return -errno;
-  }
-  if (r != -ENOTSUP || (flags & STORE_ZERO_FAST))
+  if (whole_sectors (s, count, offset, &start, &stop))
+    r = zero_natively (s, stop - start, start, flags);
+  if (r == -ENOTSUP && !(flags & STORE_ZERO_FAST))
+    return write_zeros (store, count, offset);
+  if (r < 0)
     return r;
-  return write_zeros (store, count, offset);
+  /* The two ends are parts of sectors. */
+  if ((r = write_zeros (store, start - offset, offset)) < 0)
+    return r;
+  return write_zeros (store, offset + count - stop, stop);
 }
 
 static int
 file_discard (struct store *store, uint64_t count, uint64_t offset)
 {
   struct store_file *s = (struct store_file *) store;
+  uint64_t start, stop;
 
-  return punch (s, count, offset);
+  if (!whole_sectors (s, count, offset, &start, &stop))
+    return -ENOTSUP;
+  return punch (s, stop - start, start);
 }
 
 static int
 file_flush (struct store *store)
 {
   struct store_file *s = (struct store_file *) store;
-  int r;
+  /* What ends while the flush runs need not be covered by it. */
+  const uint64_t covered = s->ended;
+  uint64_t flushed = s->flushed;
 
-  /* First: what is written meanwhile need not be covered. */
-  s->unflushed = false;
-  r = fdatasync (s->fd) == -1 ? -errno : 0;
-  if (r < 0)
-    s->unflushed = true;
-  return r;
+  if (fdatasync (s->fd) == -1)
+    return -errno;
+  /* Another flush may have begun later and ended earlier. */
+  while (flushed < covered
+         && !atomic_compare_exchange_weak (&s->flushed, &flushed, covered))
+    ;
+  return 0;
 }
 
 static int
@@ -273,7 +344,7 @@ file_resize (struct store *store, uint64_t size)
 
   if (s->block)
     return -ENOTSUP;
-  return ftruncate (s->fd, size) == -1 ? -errno : 0;
+  return ftruncate (s->fd, size) == -1 ? error_of (s) : 0;
 }
 
 static void
@@ -309,11 +380,19 @@ store_file_is_readonly_device (const struct store *store)
   return s->block && ioctl (s->fd, BLKROGET, &readonly) == 0 && readonly;
 }
 
+/* What zeroing and discarding have to keep to; a power of two. */
+static uint32_t
+sector_of (int fd)
+{
+  int size;
+
+  return ioctl (fd, BLKSSZGET, &size) == 0 && size > 0 ? size : 512;
+}
+
 struct store *
 store_file_new (int fd, const char *name)
 {
   struct store_file *s = calloc (1, sizeof *s);
-  struct statfs fs;
   struct stat st;
 
   if (s == NULL || (s->store.name = strdup (name)) == NULL
@@ -329,9 +408,13 @@ store_file_new (int fd, const char *name)
   }
   s->store.ops = &file_ops;
   s->fd = fd;
+  s->limit = (struct report_limit) REPORT_LIMIT_INIT;
   sem_init (&s->writers, 0, MAX_WRITERS);
-  s->late_seek = fstatfs (fd, &fs) == 0 && fs.f_type == FUSE_SUPER_MAGIC;
   s->block = s->store.fixed_size = S_ISBLK (st.st_mode);
+  if (s->block)
+    s->sector = sector_of (fd);
+  else
+    s->fs = file_system_of (fd);
   s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY
     || store_file_is_readonly_device (&s->store);
   return &s->store;
@@ -356,4 +439,20 @@ bool
 file_id_equal (const struct file_id *a, const struct file_id *b)
 {
   return a->dev == b->dev && a->ino == b->ino && a->block == b->block;
+}
+
+bool
+store_file_is_at (const struct store *store, const char *path)
+{
+  const struct store_file *s = (const struct store_file *) store;
+  struct stat st, st_path;
+  struct file_id id, id_path;
+
+  if (stat (path, &st_path) == -1)
+    return errno != ENOENT && errno != ENOTDIR; /* nobody knows, then */
+  if (fstat (s->fd, &st) == -1)
+    return false;
+  id = file_id_of (&st);
+  id_path = file_id_of (&st_path);
+  return file_id_equal (&id, &id_path);
 }

@@ -18,6 +18,9 @@ struct store *store_file_new (int fd, const char *name);
 /* A device that is set read-only lets itself be opened for writing. */
 bool store_file_is_readonly_device (const struct store *store);
 
+/* Does the path lead to the file of the store? */
+bool store_file_is_at (const struct store *store, const char *path);
+
 /* Locks the file as image_lock does. */
 int store_file_lock (struct store *store, bool writing);
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On FUSE, SEEK_DATA does not find what is not written back yet: neither what
-# surrounds a write nor what a client copies goes by it.
+# On FUSE, and on overlayfs above it, SEEK_DATA does not find what is not written
+# back yet: neither what surrounds a write nor what a client copies goes by it.
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/writing.sh
@@ -9,7 +9,9 @@ requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
 
-for raw in off on; do
+for i in "off fuse" "on fuse" "off overlay"; do
+    read -r raw LATE_SEEK_TYPE <<< "$i"
+    export LATE_SEEK_TYPE
     new_image -o data_file=x.data,data_file_raw=$raw x.qcow2 2M
     serve_preloaded late-seek s --filter="$qcow2ext" file x.qcow2
     nbdsh --base-allocation -u "$(uri s)" -c '

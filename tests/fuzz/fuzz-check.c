@@ -15,21 +15,21 @@
 
 #include "image/check.h"
 #include "fuzz.h"
-#include "image/image.h"
+#include "image/chain.h"
 
 /* Returns whether the image could be checked. */
 static bool
 check (struct memory_file *file, struct check_result *result, bool *dirty)
 {
-  struct layer *image = fuzz_open (file);
+  struct image *image = fuzz_open (file);
   struct check_result again;
   int r, r2;
 
   if (image == NULL)
     return false;
-  *dirty = image->header.incompatible & QCOW2_INCOMPAT_DIRTY;
-  r = image_check (image, false, result);
-  r2 = image_check (image, true, &again);
+  *dirty = image->top->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+  r = layer_check (image->top, false, result);
+  r2 = layer_check (image->top, true, &again);
   if (r != r2 || result->errors != again.errors
       || result->leaks != again.leaks
       || result->wrong_counts != again.wrong_counts

@@ -12,13 +12,13 @@
 #include <string.h>
 
 #include "fuzz.h"
-#include "image/image.h"
+#include "image/chain.h"
 #include "map/mapping.h"
 
 #define LOOK_UPS 64
 
 static void
-compare (struct layer *image, uint64_t offset, const struct run *run)
+compare (struct image *image, uint64_t offset, const struct run *run)
 {
   /* Runs of what cannot be merged end anywhere within a cluster. */
   const uint64_t skips[] = { 1, 511, 512, run->length / 2, run->length - 1 };
@@ -29,7 +29,7 @@ compare (struct layer *image, uint64_t offset, const struct run *run)
 
     if (skip == 0 || skip >= run->length)
       continue;
-    mapping_lookup (image, offset + skip, run->length - skip, &part);
+    mapping_lookup (image->top, offset + skip, run->length - skip, &part);
     if (part.type != run->type)
       fuzz_fail ("offset 0x%" PRIx64 " is of type %d, but %d from 0x%" PRIx64,
                  offset + skip, part.type, run->type, offset);
@@ -44,16 +44,16 @@ compare (struct layer *image, uint64_t offset, const struct run *run)
 static void
 look_up (struct memory_file *file)
 {
-  struct layer *image = fuzz_open (file);
+  struct image *image = fuzz_open (file);
   uint64_t offset = 0;
   struct run run;
 
   if (image == NULL)
     return;
-  for (unsigned i = 0; i < LOOK_UPS && offset < image->size;
+  for (unsigned i = 0; i < LOOK_UPS && offset < image_size (image);
        i++, offset += run.length) {
-    mapping_lookup (image, offset, image->size - offset, &run);
-    if (run.length == 0 || run.length > image->size - offset)
+    mapping_lookup (image->top, offset, image_size (image) - offset, &run);
+    if (run.length == 0 || run.length > image_size (image) - offset)
       fuzz_fail ("a run of 0x%" PRIx64 " bytes at 0x%" PRIx64, run.length,
                  offset);
     if (run.type == RUN_INVALID && run.error >= 0)

@@ -298,7 +298,7 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
   return 0;
 }
 
-struct layer *
+struct image *
 fuzz_open (struct memory_file *file)
 {
   const struct image_env env = {
@@ -308,7 +308,7 @@ fuzz_open (struct memory_file *file)
   const struct image_options options = {
     .env = &env, .l2_cache_size = 8192, .decoded_cache_size = 65536,
   };
-  struct layer *image;
+  struct image *image;
 
   report_set_sink (sink);
   return image_open (store_memory_new (&file[MEMORY_IMAGE], NULL,

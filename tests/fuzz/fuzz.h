@@ -76,7 +76,7 @@ size_t fuzz_requests (const uint8_t *data, size_t *size,
 size_t fuzz_add_requests (uint8_t *input, size_t size, size_t room);
 
 /* Opens an image for reading, silently; NULL: it cannot be opened. */
-struct layer *fuzz_open (struct memory_file *file);
+struct image *fuzz_open (struct memory_file *file);
 
 /* Runs a session and fails if something does not hold. */
 void fuzz_run (struct hostile_run *run);

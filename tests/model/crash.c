@@ -105,9 +105,9 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
 }
 
 static const char *
-refuse (void *opaque, const struct layer *image)
+refuse (void *opaque, bool has_data_file)
 {
-  (void) opaque, (void) image;
+  (void) opaque, (void) has_data_file;
   return NULL;
 }
 
@@ -153,7 +153,7 @@ struct opened {
 
 int
 files_open (struct files *files, bool writable, size_t l2_cache,
-            struct layer **image)
+            struct image **image)
 {
   /* One image is open at a time in a thread, so these can be reused. */
   static _Thread_local struct opened o;
@@ -1415,7 +1415,7 @@ write_on_with (struct enumeration *e, const struct bitmap_copy *bitmaps)
   struct files files = {
     .file = e->state, .no_discard = spec->no_discard, .device = spec->device
   };
-  struct layer *image;
+  struct image *image;
   uint8_t sector[MEMORY_SECTOR];
   char why[128];
   int r;
@@ -1484,7 +1484,7 @@ check_state (struct enumeration *e, bool is_new)
   struct world *w = e->w;
   struct checker *c = &e->checker;
   struct files files = { .file = e->state };
-  struct layer *image;
+  struct image *image;
   char why[128];
   int r;
 

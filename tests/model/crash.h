@@ -113,7 +113,7 @@ struct world {
   struct memory_file start[MEMORY_FILES], live[MEMORY_FILES];
   uint8_t *initial;             /* the guest's disk at the start */
   struct memory_log log;
-  struct layer *image;
+  struct image *image;
   unsigned initial_leaks;
   struct bitmap_copy *bitmaps;  /* at the start; NULL: there are none */
 
@@ -159,7 +159,7 @@ struct files {
   struct store *store;          /* of the image file, while open */
 };
 int files_open (struct files *files, bool writable, size_t l2_cache,
-                struct layer **image);
+                struct image **image);
 
 /* --- states --- */
 

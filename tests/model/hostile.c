@@ -11,12 +11,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/bitmap.h"
 #include "image/check.h"
 #include "hostile.h"
 #include "image-checker.h"
 #include "image-walker.h"
-#include "image/image.h"
+#include "image/chain.h"
 #include "base/report.h"
 
 /* Each word of what the guest writes begins with this; the sectors' numbers
@@ -49,7 +48,7 @@ enum known { KNOWN, OR_ZERO, UNKNOWN };
 
 struct session {
   struct hostile_run *run;
-  struct layer *image;
+  struct image *image;
   struct memory_log log;
   struct walker walker;         /* what is protected */
   struct walker now;            /* scratch */
@@ -398,9 +397,9 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
 }
 
 static const char *
-refuse (void *opaque, const struct layer *image)
+refuse (void *opaque, bool has_data_file)
 {
-  (void) opaque, (void) image;
+  (void) opaque, (void) has_data_file;
   return NULL;
 }
 
@@ -471,8 +470,8 @@ open_image (struct session *s)
   r = image_open (store, &options, &s->image);
   leave_engine (s);
   if (r == 0) {
-    s->size = s->image->size;
-    s->was_dirty = s->image->header.incompatible & QCOW2_INCOMPAT_DIRTY;
+    s->size = image_size (s->image);
+    s->was_dirty = s->image->top->header.incompatible & QCOW2_INCOMPAT_DIRTY;
   }
   return r;
 }
@@ -490,7 +489,7 @@ check_is_clean (struct session *s, uint64_t *errors)
 
   begin_request (s, false);
   enter_engine (s);
-  r = image_check (s->image, false, &result);
+  r = layer_check (s->image->top, false, &result);
   leave_engine (s);
   free (result.counts);
   *errors = result.errors;
@@ -499,11 +498,11 @@ check_is_clean (struct session *s, uint64_t *errors)
 
 /* May the other checker judge this image?  It knows less. */
 static bool
-is_simple (const struct layer *image)
+is_simple (const struct image *image)
 {
-  const struct header *h = &image->header;
+  const struct header *h = &image->top->header;
 
-  return image->size <= MODEL_MAX && image->size > 0
+  return image_size (image) <= MODEL_MAX && image_size (image) > 0
     && h->nb_snapshots <= 1
     && !(h->incompatible & ~UINT64_C (0x14));
 }
@@ -513,7 +512,7 @@ run_checker (struct session *s)
 {
   checker_run (&s->checker, &s->run->file[MEMORY_IMAGE],
                &s->run->file[MEMORY_DATA],
-               s->image->backing ? &s->run->file[MEMORY_BACKING] : NULL);
+               s->image->top->backing ? &s->run->file[MEMORY_BACKING] : NULL);
 }
 
 static void
@@ -614,7 +613,7 @@ see_extent (void *opaque, uint64_t offset, uint64_t length, unsigned type)
   }
   e->next += length;
   if (!(type & EXTENT_ZERO) || length > READ_WINDOW
-      || s->image->shown || offset + length > s->image->size)
+      || s->image->exported_bitmap || offset + length > image_size (s->image))
     return 0;
   buf = need (malloc (length));
   r = image_read (s->image, buf, length, offset);
@@ -630,9 +629,7 @@ static int
 get_extents (struct session *s, uint64_t offset, uint64_t length)
 {
   struct extents e = { .s = s, .next = offset, .end = offset + length };
-  const int r = s->image->shown
-    ? bitmap_extents (s->image, length, offset, see_extent, &e)
-    : image_extents (s->image, length, offset, see_extent, &e);
+  const int r = image_extents (s->image, length, offset, see_extent, &e);
 
   if (r == 0 && e.next < offset + length)
     fail (s, "extents end too early");
@@ -677,7 +674,7 @@ do_write (struct session *s, uint64_t offset, uint64_t length)
 static int
 do_request (struct session *s, const struct hostile_request *request)
 {
-  const uint64_t size = s->image->size;
+  const uint64_t size = image_size (s->image);
   uint64_t offset = request->offset, length = request->length;
   const bool change = request->kind <= HOSTILE_TRIM;
   int r = 0;
@@ -757,7 +754,7 @@ close_image (struct session *s)
 static void
 look_around (struct session *s)
 {
-  const uint64_t size = s->image->size;
+  const uint64_t size = image_size (s->image);
   const uint64_t tail = size > READ_WINDOW ? size - READ_WINDOW : 0;
   const struct hostile_request look[] = {
     { .kind = HOSTILE_EXTENTS, .length = 4 * READ_WINDOW },
@@ -788,7 +785,7 @@ verify (struct session *s)
 {
   uint64_t errors;
 
-  if (s->image->header.incompatible & QCOW2_INCOMPAT_CORRUPT) {
+  if (s->image->top->header.incompatible & QCOW2_INCOMPAT_CORRUPT) {
     fail (s, "a sound image has become corrupt");
     return;
   }

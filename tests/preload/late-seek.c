@@ -2,7 +2,14 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * Goes before the C library (LD_PRELOAD).  All files seem to be on FUSE, where
- * for lseek there is no data behind the first page but what was flushed.
+ * for lseek there is no data behind the first page but what was flushed; with
+ * LATE_SEEK_TYPE=overlay, on overlayfs above that.
+ *
+ * If there is a file LATE_SEEK_HOLD, fdatasync makes another one with ".held"
+ * behind its name, and waits until it is gone (but not for ever).
+ *
+ * If there is a file LATE_SEEK_GATHER, every pwrite waits until eight of them
+ * are under way, the last of which removes the file.
  */
 
 /* Not build-config.h: here both names of a call are needed. */
@@ -12,16 +19,20 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/magic.h>
 #include <stdatomic.h>
-#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
 #define FILES 1024
 
-static atomic_bool unflushed[FILES]; /* by descriptor */
+/* By descriptor: how many writes there were, and have been flushed. */
+static atomic_uint written[FILES], flushed[FILES];
 
 #define NEXT(type, name)                                                \
   static type next;                                                     \
@@ -39,7 +50,10 @@ fstatfs64 (int fd, struct statfs64 *fs)
   NEXT (fstatfs_fn, "fstatfs64");
   const int r = next (fd, (struct statfs *) fs);
 
-  fs->f_type = FUSE_SUPER_MAGIC;
+  const char *type = getenv ("LATE_SEEK_TYPE");
+
+  fs->f_type = type && strcmp (type, "overlay") == 0 ? OVERLAYFS_SUPER_MAGIC
+                                                      : FUSE_SUPER_MAGIC;
   return r;
 }
 
@@ -47,29 +61,64 @@ off64_t
 lseek64 (int fd, off64_t offset, int whence)
 {
   NEXT (lseek_fn, "lseek64");
-  if (whence == SEEK_DATA && offset >= 4096 && fd < FILES && unflushed[fd]) {
+  if (whence == SEEK_DATA && offset >= 4096 && fd < FILES
+      && written[fd] != flushed[fd]) {
     errno = ENXIO;
     return -1;
   }
   return next (fd, offset, whence);
 }
 
+static void
+gather (void)
+{
+  static atomic_int under_way;
+  const char *path = getenv ("LATE_SEEK_GATHER");
+
+  if (path == NULL || access (path, F_OK) == -1)
+    return;
+  if (++under_way == 8)
+    unlink (path);
+  for (int i = 0; i < 500 && access (path, F_OK) == 0; i++)
+    usleep (10000);
+  under_way--;
+}
+
 ssize_t
 pwrite64 (int fd, const void *buf, size_t count, off64_t offset)
 {
   NEXT (pwrite_fn, "pwrite64");
+  gather ();
   if (fd < FILES)
-    unflushed[fd] = true;
+    written[fd]++;
   return next (fd, buf, count, offset);
+}
+
+static void
+hold (void)
+{
+  const char *path = getenv ("LATE_SEEK_HOLD");
+  char held[4096];
+
+  if (path == NULL || access (path, F_OK) == -1)
+    return;
+  snprintf (held, sizeof held, "%s.held", path);
+  close (open (held, O_CREAT | O_WRONLY, 0600));
+  for (int i = 0; i < 3000 && access (path, F_OK) == 0; i++)
+    usleep (10000);
 }
 
 int
 fdatasync (int fd)
 {
   NEXT (fdatasync_fn, "fdatasync");
+  const unsigned n = fd < FILES ? written[fd] : 0;
+  const int r = next (fd);
+
+  hold ();
   if (fd < FILES)
-    unflushed[fd] = false;
-  return next (fd);
+    flushed[fd] = n;
+  return r;
 }
 
 int

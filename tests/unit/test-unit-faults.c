@@ -119,7 +119,7 @@ open_all (const struct image_spec *spec, int kind)
     struct memory_log log;
     struct files files = { .file = file, .log = &log };
     uint8_t *guest = malloc (spec->size);
-    struct layer *image;
+    struct image *image;
     unsigned met;
     int r;
 

@@ -28,7 +28,7 @@
 
 struct stress {
   const struct image_spec *spec;
-  struct layer *image;
+  struct image *image;
   uint64_t sectors, shared;     /* the first one that belongs to all */
   uint8_t *owner;               /* of each sector */
   uint8_t *initial, *model;     /* the disk */

@@ -24,6 +24,12 @@ struct store;
 #define EXTENT_HOLE 1
 #define EXTENT_ZERO 2
 
+/* Receives extents in ascending order without gaps, in bytes.  Returning
+ * non-zero stops the walk, which then returns that value.
+ */
+typedef int (*extent_fn) (void *opaque, uint64_t offset, uint64_t length,
+                          unsigned type);
+
 struct store_ops {
   /* Reads count bytes; those past the store's end read as zeros. */
   int (*pread) (struct store *, void *buf, size_t count, uint64_t offset);
@@ -50,8 +56,9 @@ struct store_ops {
   int (*zero) (struct store *, uint64_t count, uint64_t offset,
                unsigned flags);
 
-  /* Gives the range back to whoever lent it, if that makes it read as zeros;
-   * -ENOTSUP, with nothing changed, if not.
+  /* Gives what it can of the range back to whoever lent it: that reads as
+   * zeros then, and the rest (parts of blocks) as before.  Never writes zeros
+   * instead.  -ENOTSUP, with nothing changed, if nothing can be given back.
    */
   int (*discard) (struct store *, uint64_t count, uint64_t offset);
 

@@ -213,7 +213,7 @@ decode (struct layer *layer, const struct run *run, void *out)
    * not there are not decoded: zeros in place of lost data can be a valid
    * stream of something else.
    */
-  const uint64_t left = image_file_size (layer) - run->host;
+  const uint64_t left = layer_file_size (layer) - run->host;
   const size_t size =
     run->compressed_size < left ? run->compressed_size : left;
   int r = -ENOMEM;
@@ -224,7 +224,7 @@ decode (struct layer *layer, const struct run *run, void *out)
     r = store_pread (layer->file, w->input, size, run->host);
   if (r == 0) {
     r = decoder_run (w->decoder, layer->header.compression_type, w->input,
-                     size, out, image_cluster_size (layer));
+                     size, out, layer_cluster_size (layer));
     if (r == -EIO)
       report_limited (&layer->limit,
                       "%s: the compressed cluster at offset 0x%" PRIx64
@@ -261,7 +261,7 @@ static int
 get (struct layer *layer, const struct run *run, struct decoded **result)
 {
   struct decoded_cache *cache = layer->decoded;
-  const size_t size = image_cluster_size (layer);
+  const size_t size = layer_cluster_size (layer);
   struct decoded **bucket = bucket_of (cache, layer, run->host);
   struct decoded *d, *fresh = NULL;
   int r;
@@ -352,7 +352,7 @@ int
 compressed_read (struct layer *layer, uint64_t offset, const struct run *run,
                  void *buf, bool *ahead)
 {
-  const size_t size = image_cluster_size (layer);
+  const size_t size = layer_cluster_size (layer);
   struct decoded *d;
   int r;
 
@@ -384,9 +384,9 @@ compressed_prefetch (struct layer *layer, const struct run *run,
 
   if (*budget > layer->decoded->limit / 2)
     *budget = layer->decoded->limit / 2;
-  if (image_cluster_size (layer) > *budget)
+  if (layer_cluster_size (layer) > *budget)
     return false;
-  *budget -= image_cluster_size (layer);
+  *budget -= layer_cluster_size (layer);
   if (get (layer, run, &d) == 0)
     done (layer->decoded, d, 0);
   return true;

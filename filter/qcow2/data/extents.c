@@ -9,8 +9,7 @@
 
 #include "build-config.h"
 
-#include "image/bitmap.h"
-#include "image/image.h"
+#include "data/extents.h"
 #include "map/mapping.h"
 
 /* A short run, and how many of them one request asks for. */
@@ -67,12 +66,12 @@ walk_data (struct walk *walk, struct layer *layer, const struct run *run,
 {
   uint64_t host = run->host, left = run->length;
 
-  if (layer->format == IMAGE_QCOW2 && !layer->external)
+  if (layer->format == IMAGE_QCOW2 && !layer->geo.has_data_file)
     return walk->fn (walk->opaque, offset, run->length, EXTENT_DATA);
 
   while (left > 0) {
     const struct answer *a =
-      ask (walk, layer->data, host, run->length < SHORT_RUN);
+      ask (walk, layer->clusters, host, run->length < SHORT_RUN);
     const uint64_t n = a->end - host < left ? a->end - host : left;
     const int r = walk->fn (walk->opaque, offset, n, a->type);
 
@@ -143,12 +142,10 @@ walk_range (struct walk *walk, struct layer *layer, uint64_t count,
 }
 
 int
-image_extents (struct layer *layer, uint64_t count, uint64_t offset,
+layer_extents (struct layer *layer, uint64_t count, uint64_t offset,
                extent_fn fn, void *opaque)
 {
   struct walk walk = { .fn = fn, .opaque = opaque };
 
-  if (layer->shown)
-    return bitmap_extents (layer, count, offset, fn, opaque);
   return walk_range (&walk, layer, count, offset);
 }

@@ -11,17 +11,12 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "data/compress.h"
-#include "image/image.h"
-#include "map/mapping.h"
+#include "base/bits.h"
 #include "base/mutant.h"
-#include "image/writer.h"
-
-static uint64_t
-min64 (uint64_t a, uint64_t b)
-{
-  return a < b ? a : b;
-}
+#include "data/compress.h"
+#include "data/read.h"
+#include "data/writer.h"
+#include "map/mapping.h"
 
 /* Reads what this layer does not hold: from the backing file, or zeros where
  * there is none or it is shorter.
@@ -36,7 +31,7 @@ read_backing (struct layer *layer, uint8_t *buf, size_t count,
 
   if (backing && offset < backing->size) {
     n = min64 (count, backing->size - offset);
-    r = image_read (backing, buf, n, offset);
+    r = layer_read (backing, buf, n, offset);
     if (r < 0)
       return r;
   }
@@ -48,7 +43,7 @@ read_backing (struct layer *layer, uint8_t *buf, size_t count,
 static void
 read_ahead (struct layer *layer, uint64_t offset)
 {
-  const uint64_t size = image_cluster_size (layer);
+  const uint64_t size = layer_cluster_size (layer);
   uint64_t budget = size;
   struct run run;
 
@@ -79,10 +74,10 @@ read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
       memset (p, 0, run.length);
       break;
     case RUN_DATA:
-      r = store_pread (layer->data, p, run.length, run.host);
+      r = store_pread (layer->clusters, p, run.length, run.host);
       if (r < 0)
         report_limited (&layer->limit, "%s: reading at offset 0x%" PRIx64
-                        " failed: %s", layer->data->name, run.host,
+                        " failed: %s", layer->clusters->name, run.host,
                         strerror (-r));
       break;
     case RUN_COMPRESSED:
@@ -105,24 +100,24 @@ read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
 }
 
 int
-image_read (struct layer *layer, void *buf, size_t count, uint64_t offset)
+layer_read (struct layer *layer, void *buf, size_t count, uint64_t offset)
 {
   struct writer *w = layer->writer;
-  struct inflight_ticket ticket;
+  struct epoch_ticket ticket;
   int r;
 
   /* What we look up must not be given to another guest cluster before we
    * have read it.
    */
-  if (MUTANT (refuse_reads) && w && w->failed)
+  if (MUTANT (refuse_reads) && w && !health_ok (&w->health))
     return -EIO;
   if (MUTANT (read_uncounted))
     w = NULL;
   if (w)
-    ticket = inflight_enter (&w->inflight);
+    ticket = epochs_enter (&w->epochs);
   r = read_range (layer, buf, count, offset);
   if (w)
-    inflight_leave (&w->inflight, ticket);
+    epochs_leave (&w->epochs, ticket);
   return r;
 }
 
@@ -144,7 +139,7 @@ cache_range (struct layer *layer, uint64_t count, uint64_t offset,
         return false;
       break;
     case RUN_DATA:
-      store_cache (layer->data, run.length, run.host);
+      store_cache (layer->clusters, run.length, run.host);
       break;
     case RUN_COMPRESSED:
       if (!compressed_prefetch (layer, &run, budget))
@@ -161,15 +156,15 @@ cache_range (struct layer *layer, uint64_t count, uint64_t offset,
 }
 
 void
-image_cache (struct layer *layer, uint64_t count, uint64_t offset)
+layer_cache (struct layer *layer, uint64_t count, uint64_t offset)
 {
   struct writer *w = layer->writer;
   uint64_t budget = UINT64_MAX;
-  struct inflight_ticket ticket;
+  struct epoch_ticket ticket;
 
   if (w)
-    ticket = inflight_enter (&w->inflight);
+    ticket = epochs_enter (&w->epochs);
   cache_range (layer, count, offset, &budget);
   if (w)
-    inflight_leave (&w->inflight, ticket);
+    epochs_leave (&w->epochs, ticket);
 }

@@ -26,6 +26,9 @@ static inline be16 be16_make (uint16_t v) { return (be16) { htobe16 (v) }; }
 static inline be32 be32_make (uint32_t v) { return (be32) { htobe32 (v) }; }
 static inline be64 be64_make (uint64_t v) { return (be64) { htobe64 (v) }; }
 
+/* How a file is interpreted. */
+enum image_format { IMAGE_QCOW2, IMAGE_RAW };
+
 #define QCOW2_MAGIC UINT32_C (0x514649fb) /* "QFI\xfb" */
 
 /* Limits.  They are QEMU's, so that what QEMU opens, we open. */

@@ -49,18 +49,24 @@ header_l2_coverage_bits (const struct header *h)
   return h->cluster_bits + h->cluster_bits - (header_is_extended (h) ? 4 : 3);
 }
 
-/* Copies a string that an image holds.  It is not terminated there. */
+/* Copies a string that an image holds.  It need not be terminated there, but
+ * some programs count the NULs that pad it.  An empty one is none.
+ */
 static int
 copy_name (const struct store *store, const char *what, const void *data,
            size_t len, size_t max, char **name)
 {
+  const uint8_t *bytes = data;
+
+  while (len > 0 && bytes[len - 1] == 0)
+    len--;
   if (len == 0)
-    return bad ("the %s is empty", what);
+    return 0;
   if (len > max)
     return bad ("the %s is too long (%zu bytes, at most %zu are allowed)",
                 what, len, max);
   if (memchr (data, 0, len))
-    return bad ("the %s holds a NUL byte", what);
+    return bad ("the %s holds a NUL byte with others behind it", what);
   if (*name)
     return bad ("the %s is given twice", what);
   *name = strndup (data, len);

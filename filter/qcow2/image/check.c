@@ -16,12 +16,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/bitmap.h"
-#include "image/check.h"
 #include "base/cleanup.h"
-#include "map/mapping.h"
-#include "disk/snapshot.h"
-#include "image/writer.h"
+#include "disk/l2-entry.h"
+#include "disk/metadata-walk.h"
+#include "disk/table.h"
+#include "image/check.h"
+#include "space/refcounts.h"
 
 /* Findings that are reported one by one. */
 #define MAX_REPORTS 20
@@ -59,7 +59,7 @@ static bool
 count_range (struct check *c, const char *what, uint64_t offset,
              uint64_t length)
 {
-  const unsigned bits = c->layer->cluster_bits;
+  const unsigned bits = c->layer->geo.cluster_bits;
   uint64_t end;
 
   if (length == 0)
@@ -76,23 +76,6 @@ count_range (struct check *c, const char *what, uint64_t offset,
   return true;
 }
 
-/* Reads a table, or what the file has of it. */
-static int
-read_table (struct check *c, uint64_t offset, uint64_t size, void **table)
-{
-  int r;
-
-  *table = malloc (size ? size : 1);
-  if (*table == NULL)
-    return -ENOMEM;
-  r = store_pread (c->layer->file, *table, size, offset);
-  if (r < 0) {
-    free (*table);
-    *table = NULL;
-  }
-  return r;
-}
-
 static void
 count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
 {
@@ -103,7 +86,7 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
     uint64_t offset;
     uint32_t size;
 
-    if (layer->external) {
+    if (layer->geo.has_data_file) {
       finding (c, errors, "compressed cluster at guest offset 0x%" PRIx64
                " in an image with an external data file", guest);
       return;
@@ -114,7 +97,7 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
     if (bitmap)
       finding (c, errors, "compressed cluster at guest offset 0x%" PRIx64
                " with subclusters", guest);
-    mapping_compressed_range (layer, entry, &offset, &size);
+    l2_entry_compressed_range (&layer->geo, entry, &offset, &size);
     count_range (c, "compressed data", offset, size);
     return;
   }
@@ -122,15 +105,15 @@ count_entry (struct check *c, uint64_t entry, uint64_t bitmap, uint64_t guest)
   if (entry & QCOW2_L2_RESERVED)
     finding (c, errors, "the entry of guest offset 0x%" PRIx64 " has reserved "
              "bits set", guest);
-  if (layer->extended) {
+  if (layer->geo.extended_l2) {
     const bool allocated =
-      host || (layer->external && (entry & QCOW2_COPIED));
+      host || (layer->geo.has_data_file && (entry & QCOW2_COPIED));
 
     if ((bitmap >> 32) & bitmap || (!allocated && (uint32_t) bitmap))
       finding (c, errors, "the subclusters at guest offset 0x%" PRIx64
                " contradict each other", guest);
   }
-  if (layer->external) {
+  if (layer->geo.has_data_file) {
     if ((host || (entry & QCOW2_COPIED)) && host != guest)
       finding (c, errors, "the offset 0x%" PRIx64 " in the external data file "
                "is not the guest's, 0x%" PRIx64, host, guest);
@@ -158,15 +141,17 @@ walk_l2 (struct check *c, uint64_t offset, uint64_t guest,
                      uint64_t guest))
 {
   const struct layer *layer = c->layer;
-  const size_t n = (size_t) 1 << layer->l2_bits;
-  CLEANUP_FREE void *table = NULL;
+  const size_t n = (size_t) 1 << layer->geo.l2_bits;
+  CLEANUP_FREE void *table = malloc (c->cluster_size);
   int r;
 
-  r = read_table (c, offset, c->cluster_size, &table);
+  if (table == NULL)
+    return -ENOMEM;
+  r = store_pread (c->layer->file, table, c->cluster_size, offset);
   if (r < 0)
     return r;
   for (size_t i = 0; i < n; i++, guest += c->cluster_size) {
-    if (layer->extended) {
+    if (layer->geo.extended_l2) {
       const struct qcow2_extended_entry *e = table;
 
       fn (c, be64_get (e[i].entry), be64_get (e[i].bitmap), guest);
@@ -177,43 +162,13 @@ walk_l2 (struct check *c, uint64_t offset, uint64_t guest,
   return 0;
 }
 
-/* Counts an L1 table and all that it leads to. */
-static int
-count_l1 (struct check *c, uint64_t offset, uint32_t entries)
-{
-  const unsigned coverage = c->layer->l2_bits + c->layer->cluster_bits;
-  CLEANUP_FREE be64 *l1 = NULL;
-  int r;
-
-  if (!count_range (c, "L1 table", offset, entries * sizeof (be64)))
-    return 0;
-  r = read_table (c, offset, entries * sizeof (be64), (void **) &l1);
-  for (uint32_t i = 0; r == 0 && i < entries; i++) {
-    const uint64_t entry = be64_get (l1[i]);
-    const uint64_t l2 = entry & QCOW2_L1_OFFSET;
-
-    if (entry & QCOW2_L1_RESERVED)
-      finding (c, errors, "the L1 entry %" PRIu32 " has reserved bits set",
-               i);
-    if (l2 == 0)
-      continue;
-    count_range (c, "L2 table", l2, c->cluster_size);
-    if (l2 & (c->cluster_size - 1))
-      finding (c, errors, "the L2 table at offset 0x%" PRIx64
-               " is not aligned", l2);
-    if (l2 < c->file_size)
-      r = walk_l2 (c, l2, (uint64_t) i << coverage, count_entry);
-  }
-  return r;
-}
-
 /* The refcount that a cluster has on disk. */
 static int
 disk_count (struct check *c, struct disk_counts *d, uint64_t cluster,
             uint64_t *count)
 {
   const unsigned order = c->layer->header.refcount_order;
-  const unsigned block_bits = c->layer->cluster_bits + 3 - order;
+  const unsigned block_bits = c->layer->geo.cluster_bits + 3 - order;
   const uint64_t number = cluster >> block_bits;
   const uint64_t index = cluster & ((UINT64_C (1) << block_bits) - 1);
   uint64_t host;
@@ -235,44 +190,21 @@ disk_count (struct check *c, struct disk_counts *d, uint64_t cluster,
   return 0;
 }
 
-/* Counts the refcount table and its blocks, which must not be shared. */
+/* Reads the refcount table, or what the file has of it. */
 static int
-count_refcounts (struct check *c, struct disk_counts *d)
+load_refcounts (struct check *c, struct disk_counts *d)
 {
   const struct header *h = &c->layer->header;
   const uint64_t bytes = (uint64_t) h->reftable_clusters * c->cluster_size;
-  int r;
 
-  count_range (c, "refcount table", h->reftable_offset, bytes);
-  d->entries = bytes / sizeof (be64);
   d->loaded = UINT64_MAX;
   d->block = malloc (c->cluster_size);
   if (d->block == NULL)
     return -ENOMEM;
-  if (h->reftable_offset >= c->file_size) {
-    d->entries = 0;
-    return 0;
-  }
-  r = read_table (c, h->reftable_offset, bytes, (void **) &d->table);
-  for (uint64_t i = 0; r == 0 && i < d->entries; i++) {
-    const uint64_t host = be64_get (d->table[i]) & QCOW2_REFTABLE_OFFSET;
-
-    if (host == 0)
-      continue;
-    if (host & (c->cluster_size - 1)) {
-      finding (c, errors, "refcount block %" PRIu64 " is not aligned", i);
-      continue;
-    }
-    if (host >= c->file_size) {
-      finding (c, errors, "refcount block %" PRIu64 " lies past the end of "
-               "the file", i);
-      continue;
-    }
-    count_range (c, "refcount block", host, c->cluster_size);
-    if (c->result->counts[host >> c->layer->cluster_bits] != 1)
-      finding (c, errors, "refcount block %" PRIu64 " is shared", i);
-  }
-  return r;
+  if (h->reftable_offset < c->file_size)
+    d->entries = bytes / sizeof (be64);
+  return table_read (c->layer->file, h->reftable_offset, d->entries,
+                     &d->table);
 }
 
 static int
@@ -304,7 +236,7 @@ check_copied (struct check *c, const char *what, uint64_t entry,
 {
   uint64_t count;
 
-  if (disk_count (c, &c->disk, host >> c->layer->cluster_bits, &count) < 0)
+  if (disk_count (c, &c->disk, host >> c->layer->geo.cluster_bits, &count) < 0)
     return;
   if ((count == 1) != !!(entry & QCOW2_COPIED)) {
     finding (c, errors, "the copied flag of the %s at offset 0x%" PRIx64
@@ -322,7 +254,7 @@ check_entry_copied (struct check *c, uint64_t entry, uint64_t bitmap,
   (void) bitmap, (void) guest;
   if (entry & QCOW2_L2_COMPRESSED)
     return;
-  if (!c->layer->external) {
+  if (!c->layer->geo.has_data_file) {
     if (host)
       check_copied (c, "cluster", entry, host);
   }
@@ -332,69 +264,117 @@ check_entry_copied (struct check *c, uint64_t entry, uint64_t bitmap,
 }
 
 static int
+check_l1_flag (void *opaque, uint64_t index, uint64_t entry)
+{
+  struct check *c = opaque;
+  const uint64_t l2 = entry & QCOW2_L1_OFFSET;
+
+  if (l2 == 0)
+    return 0;
+  check_copied (c, "L2 table", entry, l2);
+  if (l2 >= c->file_size)
+    return 0;
+  return walk_l2 (c, l2, index << geometry_table_bits (&c->layer->geo),
+                  check_entry_copied);
+}
+
+static int
 check_flags (struct check *c)
 {
   const struct header *h = &c->layer->header;
-  const unsigned coverage = c->layer->l2_bits + c->layer->cluster_bits;
-  CLEANUP_FREE be64 *l1 = NULL;
-  int r;
 
   if (!is_in_file (c, h->l1_offset, h->l1_entries * sizeof (be64)))
     return 0;                   /* which was found before */
-  r = read_table (c, h->l1_offset, h->l1_entries * sizeof (be64),
-                  (void **) &l1);
-  for (uint32_t i = 0; r == 0 && i < h->l1_entries; i++) {
-    const uint64_t entry = be64_get (l1[i]);
-    const uint64_t l2 = entry & QCOW2_L1_OFFSET;
+  return table_walk (c->layer->file, h->l1_offset, h->l1_entries,
+                     check_l1_flag, c);
+}
 
-    if (l2 == 0)
-      continue;
-    check_copied (c, "L2 table", entry, l2);
-    if (l2 < c->file_size)
-      r = walk_l2 (c, l2, (uint64_t) i << coverage, check_entry_copied);
+/* --- counting references --- */
+
+static int
+count_l1 (struct check *c, const struct metadata_range *m)
+{
+  const struct snapshot *s = m->snapshot;
+
+  if (s && (m->length > QCOW2_MAX_L1_BYTES
+            || m->offset & (c->cluster_size - 1)
+            || m->offset > c->file_size)) {
+    finding (c, errors, "the L1 table of snapshot %s is misplaced", s->id);
+    return METADATA_SKIP;
   }
-  return r;
+  return count_range (c, "L1 table", m->offset, m->length) ? 0 : METADATA_SKIP;
 }
 
 static int
-count_snapshots (struct check *c)
+count_l2 (struct check *c, const struct metadata_range *m)
 {
-  const struct header *h = &c->layer->header;
-  const struct snapshot_list *list = c->layer->snapshots;
-  int r = 0;
+  const unsigned coverage = geometry_table_bits (&c->layer->geo);
 
-  if (list == NULL || list->count == 0)
+  if (m->entry & QCOW2_L1_RESERVED)
+    finding (c, errors, "the L1 entry %" PRIu64 " has reserved bits set",
+             m->index);
+  if (m->length == 0)
     return 0;
-  for (size_t i = 0; r == 0 && i < list->count; i++) {
-    const struct snapshot *s = &list->snapshot[i];
-
-    if (s->l1_entries > QCOW2_MAX_L1_BYTES / sizeof (be64)
-        || s->l1_offset & (c->cluster_size - 1)
-        || s->l1_offset > c->file_size) {
-      finding (c, errors, "the L1 table of snapshot %s is misplaced", s->id);
-      continue;
-    }
-    r = count_l1 (c, s->l1_offset, s->l1_entries);
-  }
-  count_range (c, "snapshot table", h->snapshots_offset, list->bytes);
-  return r;
+  count_range (c, "L2 table", m->offset, m->length);
+  if (m->offset & (c->cluster_size - 1))
+    finding (c, errors, "the L2 table at offset 0x%" PRIx64
+             " is not aligned", m->offset);
+  if (m->offset >= c->file_size)
+    return 0;
+  return walk_l2 (c, m->offset, m->index << coverage, count_entry);
 }
 
+/* A refcount block must not be shared. */
 static int
-count_bitmap_range (void *opaque, const char *what, uint64_t offset,
-                    uint64_t length)
+count_block (struct check *c, const struct metadata_range *m)
 {
-  count_range (opaque, what, offset, length);
+  if (m->length == 0)
+    return 0;
+  if (m->offset & (c->cluster_size - 1)) {
+    finding (c, errors, "refcount block %" PRIu64 " is not aligned",
+             m->index);
+    return 0;
+  }
+  if (m->offset >= c->file_size) {
+    finding (c, errors, "refcount block %" PRIu64 " lies past the end of "
+             "the file", m->index);
+    return 0;
+  }
+  count_range (c, "refcount block", m->offset, m->length);
+  if (c->result->counts[m->offset >> c->layer->geo.cluster_bits] != 1)
+    finding (c, errors, "refcount block %" PRIu64 " is shared", m->index);
   return 0;
 }
 
+static int
+count_metadata (void *opaque, const struct metadata_range *m)
+{
+  struct check *c = opaque;
+
+  switch (m->kind) {
+  case METADATA_L1:
+    return count_l1 (c, m);
+  case METADATA_L2:
+    return count_l2 (c, m);
+  case METADATA_REFCOUNT_BLOCK:
+    return count_block (c, m);
+  default:
+    count_range (c, metadata_name (m->kind), m->offset, m->length);
+    return 0;
+  }
+}
+
 int
-image_check (struct layer *layer, bool verbose, struct check_result *result)
+layer_check (struct layer *layer, bool verbose, struct check_result *result)
 {
   struct check c = {
     .layer = layer, .result = result,
-    .cluster_size = image_cluster_size (layer),
+    .cluster_size = layer_cluster_size (layer),
     .reports = verbose ? MAX_REPORTS : 0,
+  };
+  struct metadata_source source = {
+    .file = layer->file, .header = &layer->header,
+    .snapshots = layer->snapshots, .bitmaps = layer->bitmaps,
   };
   int r;
 
@@ -403,18 +383,15 @@ image_check (struct layer *layer, bool verbose, struct check_result *result)
   if (r < 0)
     return r;
   result->clusters =
-    (c.file_size + c.cluster_size - 1) >> layer->cluster_bits;
+    (c.file_size + c.cluster_size - 1) >> layer->geo.cluster_bits;
   /* A reference may reach into the cluster behind the end of the file. */
   result->counts = calloc (result->clusters + 1, sizeof *result->counts);
   if (result->counts == NULL)
     return -ENOMEM;
 
-  count_range (&c, "header", 0, c.cluster_size);
-  if ((r = count_l1 (&c, layer->header.l1_offset, layer->header.l1_entries))
-      == 0
-      && (r = count_snapshots (&c)) == 0
-      && (r = bitmap_walk_ranges (layer, count_bitmap_range, &c)) == 0
-      && (r = count_refcounts (&c, &c.disk)) == 0
+  source.file_size = c.file_size;
+  if ((r = metadata_walk (&source, count_metadata, &c)) == 0
+      && (r = load_refcounts (&c, &c.disk)) == 0
       && (r = compare_counts (&c, &c.disk)) == 0)
     r = check_flags (&c);
   free (c.disk.table);

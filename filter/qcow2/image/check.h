@@ -7,7 +7,7 @@
 
 #include <stdint.h>
 
-#include "image/image.h"
+#include "map/layer.h"
 
 struct check_result {
   uint64_t errors;              /* what could lose data */
@@ -28,7 +28,7 @@ struct check_result {
  * Returns 0, whatever was found, or -errno if it could not be done.  The
  * caller frees result->counts.
  */
-int image_check (struct layer *layer, bool verbose,
+int layer_check (struct layer *layer, bool verbose,
                  struct check_result *result);
 
 #endif /* QCOW2_CHECK_H */

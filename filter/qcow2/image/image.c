@@ -1,8 +1,8 @@
-/* qcow2ext: an open image and the layers under it.
+/* qcow2ext: an open image: the chain of layers and the public API.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * Opening goes from the top of the chain down; whatever fails takes down all
- * that was opened.  The caches belong to the top layer and are shared.
+ * that was opened.  The caches belong to the image; its layers share them.
  */
 
 #include "build-config.h"
@@ -13,256 +13,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "image/bitmap.h"
-#include "image/check.h"
-#include "base/cleanup.h"
 #include "data/compress.h"
-#include "image/image.h"
-#include "base/mutant.h"
-#include "disk/snapshot.h"
-#include "map/table-cache.h"
+#include "data/extents.h"
+#include "data/read.h"
+#include "data/write.h"
+#include "disk/bitmap-directory.h"
+#include "image/bitmap-export.h"
+#include "image/chain.h"
+#include "image/check.h"
+#include "image/layer-open.h"
+#include "image/settle.h"
 #include "image/writer.h"
+#include "map/l2-cache.h"
 
-/* How much of an L1 table is looked at in one go. */
-#define L1_CHUNK 65536
-
-static bool
-is_zero (const void *p, size_t n)
-{
-  const uint8_t *b = p;
-
-  return n == 0 || (b[0] == 0 && memcmp (b, b + 1, n - 1) == 0);
-}
-
-/* Reads an L1 table that has been found to be within the limits.  Pages of
- * the table that hold nothing cost no memory: a huge, empty disk is cheap.
- */
-static int
-read_l1 (struct layer *layer, uint64_t offset, uint32_t entries)
-{
-  const size_t bytes = entries * sizeof (be64);
-  CLEANUP_FREE uint8_t *chunk = malloc (L1_CHUNK);
-  int r;
-
-  if (bytes > 0 && (offset > image_file_size (layer)
-                    || bytes > image_file_size (layer) - offset)) {
-    report_error ("%s: the L1 table lies past the end of the file (is the "
-                  "image cut short?)", layer->file->name);
-    return -EINVAL;
-  }
-
-  layer->l1 = calloc (entries + 1, sizeof (be64));
-  layer->l2 = calloc (entries + 1, sizeof *layer->l2);
-  if (chunk == NULL || layer->l1 == NULL || layer->l2 == NULL)
-    return -ENOMEM;
-
-  for (size_t pos = 0; pos < bytes; pos += L1_CHUNK) {
-    const size_t n = bytes - pos < L1_CHUNK ? bytes - pos : L1_CHUNK;
-
-    r = store_pread (layer->file, chunk, n, offset + pos);
-    if (r < 0) {
-      report_error ("%s: the L1 table cannot be read: %s", layer->file->name,
-                    strerror (-r));
-      return r;
-    }
-    if (!is_zero (chunk, n))
-      memcpy ((uint8_t *) layer->l1 + pos, chunk, n);
-  }
-  layer->l1_entries = entries;
-  return 0;
-}
-
-static void
-report_missing_snapshot (const struct layer *layer, const char *wanted)
-{
-  const struct snapshot_list *list = layer->snapshots;
-  char names[1024] = "";
-  size_t len = 0;
-
-  for (size_t i = 0; i < list->count && len < sizeof names; i++)
-    len += snprintf (names + len, sizeof names - len, "%s%s (%s)",
-                     i ? ", " : "", list->snapshot[i].id,
-                     list->snapshot[i].name);
-  report_error ("%s: there is no snapshot with ID or name \"%s\"; %s%s",
-                layer->file->name, wanted,
-                list->count ? "the snapshots are, as ID (name): "
-                            : "the image has no snapshots", names);
-}
-
-/* Sets the size and the L1 table to those of the snapshot. */
-static int
-open_snapshot (struct layer *layer, const char *wanted)
-{
-  const struct snapshot *s = snapshot_find (layer->snapshots, wanted);
-  const unsigned coverage = header_l2_coverage_bits (&layer->header);
-  const struct store *store = layer->file;
-  int r;
-
-  if (s == NULL) {
-    report_missing_snapshot (layer, wanted);
-    return -ENOENT;
-  }
-  if (header_has_data_file (&layer->header)) {
-    report_error ("%s: an image with an external data file cannot have "
-                  "snapshots", store->name);
-    return -ENOTSUP;
-  }
-  r = header_check_table (store, layer->cluster_bits, "snapshot's L1 table",
-                          s->l1_offset, s->l1_entries, sizeof (be64),
-                          QCOW2_MAX_L1_BYTES);
-  if (r < 0)
-    return r;
-  if (s->disk_size > INT64_MAX
-      || (s->disk_size >> coverage)
-         + !!(s->disk_size & ((UINT64_C (1) << coverage) - 1))
-         > s->l1_entries
-      || (s->l1_entries && s->l1_offset == 0)) {
-    report_error ("%s: snapshot \"%s\": the L1 table is too small or "
-                  "misplaced", store->name, wanted);
-    return -EINVAL;
-  }
-  layer->size = s->disk_size;
-  return read_l1 (layer, s->l1_offset, s->l1_entries);
-}
-
-static void
-warn_about_state (const struct layer *layer)
-{
-  if (layer->header.incompatible & QCOW2_INCOMPAT_CORRUPT)
-    report_warning ("%s: the image is marked corrupt; reading may fail or "
-                    "return wrong data (see qemu-img check)",
-                    layer->file->name);
-  else if (layer->header.incompatible & QCOW2_INCOMPAT_DIRTY)
-    report_warning ("%s: the image was not closed properly (the dirty bit is "
-                    "set)", layer->file->name);
-}
-
-/* Explains to whoever debugs what has been read. */
-static void
-debug_header (const struct layer *layer, unsigned depth)
-{
-  const struct header *h = &layer->header;
-
-  report_debug ("layer %u: %s: qcow2 v%u, virtual size %" PRIu64
-                ", cluster size %u, file size %" PRIu64, depth,
-                layer->file->name, h->version, h->size, 1U << h->cluster_bits,
-                image_file_size (layer));
-  report_debug ("layer %u: features: incompatible 0x%" PRIx64
-                " compatible 0x%" PRIx64 " autoclear 0x%" PRIx64
-                ", compression type %u, refcount bits %u", depth,
-                h->incompatible, h->compatible, h->autoclear,
-                h->compression_type, 1U << h->refcount_order);
-  report_debug ("layer %u: L1 table of %" PRIu32 " entries at 0x%" PRIx64
-                ", refcount table of %" PRIu32 " clusters at 0x%" PRIx64
-                ", %" PRIu32 " snapshots, %" PRIu32 " bitmaps", depth,
-                h->l1_entries, h->l1_offset, h->reftable_clusters,
-                h->reftable_offset, h->nb_snapshots, h->nb_bitmaps);
-  report_debug ("layer %u: external data file: %s, backing file: %s (%s)",
-                depth, h->data_file ? h->data_file : "-",
-                h->backing_file ? h->backing_file : "-",
-                h->backing_format ? h->backing_format : "no format");
-}
-
-static int
-open_data (struct layer *layer, const struct image_env *env, unsigned depth)
-{
-  uint64_t size;
-  int r;
-
-  layer->data = NULL;
-  r = env->open_data (env->opaque, depth, layer->file,
-                      layer->header.data_file, &layer->data);
-  if (r < 0 || !layer->data->fixed_size)
-    return r;
-  r = store_get_size (layer->data, &size);
-  if (r == 0 && size < layer->size) {
-    report_error ("%s: the external data file %s has %" PRIu64 " bytes and "
-                  "cannot grow, too small for a disk of %" PRIu64,
-                  layer->file->name, layer->data->name, size, layer->size);
-    r = -EINVAL;
-  }
-  return r;
-}
-
-static int
-open_qcow2 (struct layer *layer, const struct image_options *options,
-            unsigned depth)
-{
-  const struct image_env *env = options->env;
-  struct header *h = &layer->header;
-  int r;
-
-  if ((r = header_read (layer->file, h)) < 0)
-    return r;
-  layer->cluster_bits = h->cluster_bits;
-  layer->extended = header_is_extended (h);
-  layer->external = header_has_data_file (h);
-  layer->l2_bits = h->cluster_bits - (layer->extended ? 4 : 3);
-  layer->unit_bits = h->cluster_bits - (layer->extended ? 5 : 0);
-  layer->size = h->size;
-  if (MUTANT (refuse_dirty) && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
-    return -EINVAL;
-  debug_header (layer, depth);
-  if (options->warn)
-    warn_about_state (layer);
-
-  if (depth == 0 && options->want_data_file && !layer->external) {
-    report_error ("%s: an external data file was given, but the image does "
-                  "not use one", layer->file->name);
-    return -EINVAL;
-  }
-  /* Only those of the image that is served are of use to anybody. */
-  if (depth == 0
-      && (r = snapshot_list_read (layer->file, h, &layer->snapshots)) < 0)
-    return r;
-  if (depth == 0 && (r = bitmap_list_read (layer)) < 0)
-    return r;
-  if (depth == 0 && options->snapshot)
-    r = open_snapshot (layer, options->snapshot);
-  else
-    r = read_l1 (layer, h->l1_offset, h->l1_entries);
-  if (r < 0)
-    return r;
-
-  return layer->external ? open_data (layer, env, depth) : 0;
-}
-
-/* Opens one layer.  Takes the store. */
-static int
-open_layer (struct store *store, enum image_format format,
-            const struct image_options *options, unsigned depth,
-            struct layer **result)
-{
-  struct layer *layer = calloc (1, sizeof *layer);
-  uint64_t size;
-  int r;
-
-  if (layer == NULL) {
-    store_close (store);
-    return -ENOMEM;
-  }
-  layer->format = format;
-  layer->file = layer->data = store;
-  pthread_mutex_init (&layer->limit.lock, NULL);
-  *result = layer;
-
-  r = store_get_size (store, &size);
-  if (r < 0) {
-    report_error ("%s: the size cannot be read: %s", store->name,
-                  strerror (-r));
-    return r;
-  }
-  atomic_init (&layer->file_size, size);
-  if (format == IMAGE_RAW) {
-    layer->size = size;
-    return 0;
-  }
-  return open_qcow2 (layer, options, depth);
-}
+/* --- opening and closing --- */
 
 /* Opens what is below a layer, if there is something. */
 static int
-open_next_layer (struct layer *top, struct layer *above,
+open_next_layer (struct image *image, struct layer *above,
                  const struct image_options *options, unsigned depth)
 {
   const struct image_env *env = options->env;
@@ -275,7 +43,7 @@ open_next_layer (struct layer *top, struct layer *above,
                          above->header.backing_format, &store, &format);
   if (r < 0 || store == NULL)
     return r;
-  if (header_is_raw (&above->header)) {
+  if (above->geo.data_file_raw) {
     report_error ("%s: an image with a raw external data file cannot have a "
                   "backing file", above->file->name);
     store_close (store);
@@ -287,20 +55,46 @@ open_next_layer (struct layer *top, struct layer *above,
     store_close (store);
     return -ELOOP;
   }
-  r = open_layer (store, format, options, depth + 1, &above->backing);
+  r = layer_open (store, format, options, depth + 1, &above->backing);
   if (above->backing) {
-    above->backing->tables = top->tables;
-    above->backing->decoded = top->decoded;
+    above->backing->tables = image->tables;
+    above->backing->decoded = image->decoded;
   }
+  return r;
+}
+
+/* Opens all layers and makes their caches. */
+static int
+open_chain (struct image *image, struct store *store,
+            const struct image_options *options)
+{
+  struct layer *layer;
+  unsigned depth = 0;
+  int r;
+
+  if ((r = layer_open (store, IMAGE_QCOW2, options, 0, &image->top)) < 0)
+    return r;
+  image->tables = l2_cache_new (options->l2_cache_size);
+  image->decoded = decoded_cache_new (options->decoded_cache_size);
+  if (image->tables == NULL || image->decoded == NULL)
+    return -ENOMEM;
+  image->top->tables = image->tables;
+  image->top->decoded = image->decoded;
+
+  for (layer = image->top; r == 0 && layer && layer->format == IMAGE_QCOW2;
+       layer = layer->backing)
+    if (layer->header.backing_file || depth == 0)
+      r = open_next_layer (image, layer, options, depth++);
   return r;
 }
 
 /* Checks an image because the user wants it; errors are no failure. */
 static int
-check_at_open (struct layer *layer)
+check_at_open (struct image *image)
 {
+  struct layer *layer = image->top;
   struct check_result result;
-  int r = image_check (layer, true, &result);
+  int r = layer_check (layer, true, &result);
 
   free (result.counts);
   if (r < 0) {
@@ -312,74 +106,97 @@ check_at_open (struct layer *layer)
     report_warning ("%s: the check found %" PRIu64 " errors and %" PRIu64
                     " leaked clusters", layer->file->name, result.errors,
                     result.leaks);
-  layer->damaged = result.errors > 0;
+  image->damaged = result.errors > 0;
   return 0;
+}
+
+/* Says why an image must not be written to; NULL: it may. */
+static const char *
+why_read_only (const struct image *image, const struct image_write_env *env)
+{
+  const struct layer *layer = image->top;
+  const struct header *h = &layer->header;
+
+  if (h->incompatible & QCOW2_INCOMPAT_CORRUPT)
+    return "it is marked corrupt; repair it with qemu-img check -r all";
+  if (image->damaged)
+    return "the check found errors; repair it with qemu-img check -r all";
+  if (image->exported_bitmap)
+    return "a bitmap is shown";
+  if (layer->bitmaps && layer->bitmaps->damaged)
+    return "its dirty bitmaps could not be kept true";
+  if (layer->geo.has_data_file && h->nb_snapshots)
+    return "it has an external data file and snapshots, which exclude each "
+      "other";
+  if (layer->file->readonly)
+    return "it cannot be opened for writing";
+  if (layer->clusters->readonly)
+    return "its external data file cannot be opened for writing";
+  return env->refuse (env->opaque, layer->geo.has_data_file);
+}
+
+static int
+open_for_writing (struct image *image, const struct image_write_env *env)
+{
+  const char *why = why_read_only (image, env);
+
+  if (why) {
+    report_warning ("%s: the image is served read-only: %s",
+                    image->top->file->name, why);
+    return 0;
+  }
+  return writer_open (image->top, env);
 }
 
 int
 image_open (struct store *store, const struct image_options *options,
-            struct layer **result)
+            struct image **result)
 {
-  struct layer *top = NULL, *layer;
-  unsigned depth = 0;
-  int r;
+  struct image *image = calloc (1, sizeof *image);
+  int r = -ENOMEM;
 
-  r = open_layer (store, IMAGE_QCOW2, options, 0, &top);
-  if (r == 0) {
-    top->tables = table_cache_new (options->l2_cache_size);
-    top->decoded = decoded_cache_new (options->decoded_cache_size);
-    if (top->tables == NULL || top->decoded == NULL)
-      r = -ENOMEM;
-  }
-  for (layer = top; r == 0 && layer && layer->format == IMAGE_QCOW2;
-       layer = layer->backing)
-    if (layer->header.backing_file || depth == 0)
-      r = open_next_layer (top, layer, options, depth++);
-
+  if (image == NULL)
+    store_close (store);
+  else
+    r = open_chain (image, store, options);
   if (r == 0 && options->bitmap)
-    r = bitmap_show (top, options->bitmap);
+    r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
-    r = check_at_open (top);
+    r = check_at_open (image);
   if (r == 0 && options->write_env)
-    r = writer_open (top, options->write_env);
+    r = open_for_writing (image, options->write_env);
 
   if (r < 0) {
     if (r == -ENOMEM)
       report_error ("the image cannot be opened: out of memory");
-    image_close (top);
+    image_close (image);
     return r;
   }
-  *result = top;
+  *result = image;
   return 0;
 }
 
 void
-image_close (struct layer *layer)
+image_close (struct image *image)
 {
-  struct table_cache *tables = layer ? layer->tables : NULL;
-  struct decoded_cache *decoded = layer ? layer->decoded : NULL;
+  struct layer *next;
 
-  while (layer) {
-    struct layer *backing = layer->backing;
-
+  if (image == NULL)
+    return;
+  for (struct layer *layer = image->top; layer; layer = next) {
+    next = layer->backing;
     writer_close (layer);
-    if (layer->l2 && tables)
-      table_cache_drop (layer);
-    if (layer->data != layer->file)
-      store_close (layer->data);
-    store_close (layer->file);
-    bitmap_list_free (layer);
-    snapshot_list_free (layer->snapshots);
-    header_free (&layer->header);
-    pthread_mutex_destroy (&layer->limit.lock);
-    free (layer->l1);
-    free (layer->l2);
-    free (layer);
-    layer = backing;
+    if (layer->l2 && layer->tables)
+      l2_cache_drop (layer);
+    layer_close (layer);
   }
-  table_cache_free (tables);
-  decoded_cache_free (decoded);
+  l2_cache_free (image->tables);
+  decoded_cache_free (image->decoded);
+  free (image->exported_table);
+  free (image);
 }
+
+/* --- what it is --- */
 
 static const char *
 base_name (const char *path)
@@ -390,10 +207,11 @@ base_name (const char *path)
 }
 
 char *
-image_describe (const struct layer *layer)
+image_describe (const struct image *image)
 {
+  const struct layer *layer = image->top;
   const struct header *h = &layer->header;
-  const unsigned bits = layer->cluster_bits;
+  const unsigned bits = layer->geo.cluster_bits;
   char *description = NULL;
   size_t len;
   FILE *f = open_memstream (&description, &len);
@@ -407,13 +225,14 @@ image_describe (const struct layer *layer)
     fprintf (f, "%u KiB clusters", 1U << (bits - 10));
   else
     fprintf (f, "%u byte clusters", 1U << bits);
-  if (layer->extended)
+  if (layer->geo.extended_l2)
     fputs (", extended L2", f);
   if (h->compression_type == QCOW2_COMPRESSION_ZSTD)
     fputs (", zstd", f);
-  if (layer->external)
+  if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
-             header_is_raw (h) ? "raw " : "", base_name (layer->data->name));
+             layer->geo.data_file_raw ? "raw " : "",
+             base_name (layer->clusters->name));
   if (layer->backing)
     fprintf (f, ", backing file %s", base_name (layer->backing->file->name));
   if (fclose (f) != 0) {
@@ -422,4 +241,107 @@ image_describe (const struct layer *layer)
   }
   report_mask (description);
   return description;
+}
+
+uint64_t
+image_size (const struct image *image)
+{
+  return image->top->size;
+}
+
+uint64_t
+image_subcluster_size (const struct image *image)
+{
+  return layer_subcluster_size (image->top);
+}
+
+const struct snapshot_list *
+image_snapshots (const struct image *image)
+{
+  return image->top->snapshots;
+}
+
+struct store *
+image_data_file (const struct image *image)
+{
+  const struct layer *top = image->top;
+
+  return top->geo.has_data_file ? top->clusters : NULL;
+}
+
+/* --- requests --- */
+
+int
+image_read (struct image *image, void *buf, size_t count, uint64_t offset)
+{
+  return layer_read (image->top, buf, count, offset);
+}
+
+int
+image_extents (struct image *image, uint64_t count, uint64_t offset,
+               extent_fn fn, void *opaque)
+{
+  if (image->exported_bitmap)
+    return bitmap_extents (image, count, offset, fn, opaque);
+  return layer_extents (image->top, count, offset, fn, opaque);
+}
+
+void
+image_cache (struct image *image, uint64_t count, uint64_t offset)
+{
+  layer_cache (image->top, count, offset);
+}
+
+bool
+image_is_writable (const struct image *image)
+{
+  return image->top->writer != NULL;
+}
+
+bool
+image_has_failed (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w && !health_ok (&w->health) && !w->refused;
+}
+
+bool
+image_is_unchanged (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started || !w->active;
+}
+
+int
+image_write (struct image *image, const void *buf, size_t count,
+             uint64_t offset)
+{
+  return layer_write (image->top, buf, count, offset);
+}
+
+int
+image_zero (struct image *image, uint64_t count, uint64_t offset,
+            unsigned flags)
+{
+  return layer_zero (image->top, count, offset, flags);
+}
+
+int
+image_trim (struct image *image, uint64_t count, uint64_t offset)
+{
+  return layer_trim (image->top, count, offset);
+}
+
+int
+image_flush (struct image *image)
+{
+  return layer_flush (image->top);
+}
+
+int
+image_settle (struct image *image, bool idle)
+{
+  return layer_settle (image->top, idle);
 }

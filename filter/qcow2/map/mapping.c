@@ -1,9 +1,8 @@
 /* qcow2ext: from guest ranges to what the tables say of them.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * classify() interprets one entry; everything else only joins its answers
- * into runs.  The unit is what an entry can tell apart: a cluster, or with
- * extended L2 a subcluster.
+ * l2_entry_classify interprets one entry; everything here only finds entries
+ * and joins their answers into runs.
  */
 
 #include "build-config.h"
@@ -13,8 +12,7 @@
 #include <string.h>
 
 #include "map/mapping.h"
-#include "base/mutant.h"
-#include "map/table-cache.h"
+#include "map/l2-cache.h"
 
 static void
 invalid (struct run *run, int error, const char *why)
@@ -24,135 +22,12 @@ invalid (struct run *run, int error, const char *why)
   run->why = why;
 }
 
-/* A standard cluster's place, checked.  Returns NULL, or what is wrong. */
-static const char *
-check_host (const struct layer *layer, uint64_t host, uint64_t guest)
-{
-  if (host & (image_cluster_size (layer) - 1))
-    return "the cluster is not aligned";
-  if (layer->external && host != guest)
-    return "the offset in the external data file is not the guest's";
-  return NULL;
-}
-
-void
-mapping_compressed_range (const struct layer *layer, uint64_t entry,
-                          uint64_t *host, uint32_t *size)
-{
-  /* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of
-   * additional sectors above.
-   */
-  const unsigned x = 62 - (layer->cluster_bits - 8);
-  const uint64_t sectors = (entry >> x) & ((UINT64_C (1) << (62 - x)) - 1);
-
-  *host = entry & ((UINT64_C (1) << x) - 1);
-  *size = (sectors + 1) * QCOW2_SECTOR_SIZE
-    - (*host & (QCOW2_SECTOR_SIZE - 1));
-}
-
-static void
-classify_compressed (const struct layer *layer, uint64_t entry,
-                     struct run *run)
-{
-  uint64_t host;
-  uint32_t size;
-
-  mapping_compressed_range (layer, entry, &host, &size);
-  if (layer->external) {
-    invalid (run, -EIO, "compressed cluster in an image with an external "
-             "data file");
-    return;
-  }
-  if (host >= image_file_size (layer)) {
-    invalid (run, -EIO, "the compressed data lies past the end of the file");
-    return;
-  }
-  run->type = RUN_COMPRESSED;
-  run->host = host;
-  run->compressed_size = size;
-}
-
-/* Interprets the subclusters from number sub of a standard cluster.  Sets
- * the type and returns how many subclusters from there share it.
- */
-static unsigned
-classify_subclusters (uint64_t bitmap, bool allocated, unsigned sub,
-                      struct run *run)
-{
-  const uint32_t alloc = bitmap, zero = bitmap >> 32;
-  uint32_t same;
-
-  if (alloc & zero) {
-    invalid (run, -EIO, "a subcluster is both allocated and zero");
-    return QCOW2_SUBCLUSTERS - sub;
-  }
-  if (alloc && !allocated) {
-    invalid (run, -EIO, "a subcluster is allocated in a cluster that is "
-             "not");
-    return QCOW2_SUBCLUSTERS - sub;
-  }
-
-  if ((alloc >> sub) & 1) {
-    run->type = RUN_DATA;
-    same = alloc >> sub;
-  }
-  else if ((zero >> sub) & 1) {
-    run->type = RUN_ZERO;
-    same = zero >> sub;
-  }
-  else {
-    run->type = RUN_UNALLOCATED;
-    same = ~(alloc | zero) >> sub;
-  }
-  /* The shifts brought zeros in, so this stops at the last subcluster. */
-  return ~same ? __builtin_ctz (~same) : QCOW2_SUBCLUSTERS;
-}
-
-/* Interprets the entry of the unit that holds guest offset.  Sets all of
- * *run but that the run begins at the unit's, not at the offset's start.
- */
 static void
 classify (const struct layer *layer, uint64_t entry, uint64_t bitmap,
           uint64_t offset, struct run *run)
 {
-  const uint64_t cluster = offset & -image_cluster_size (layer);
-  const unsigned sub = (offset - cluster) >> layer->unit_bits;
-  const uint64_t host = entry & QCOW2_L2_OFFSET;
-  /* Offset 0 is a place only in an external data file, where the flag tells
-   * it from "no place".
-   */
-  const bool allocated =
-    host != 0 || (layer->external && (entry & QCOW2_COPIED));
-  const char *why;
-  unsigned units = 1;
-
-  run->length = image_cluster_size (layer);
-  if (entry & QCOW2_L2_COMPRESSED) {
-    classify_compressed (layer, entry, run);
-    return;
-  }
-
-  if (layer->extended)
-    units = classify_subclusters (bitmap, allocated, sub, run);
-  else if ((entry & QCOW2_L2_ZERO) && layer->header.version >= 3)
-    run->type = RUN_ZERO;
-  else
-    run->type = allocated ? RUN_DATA : RUN_UNALLOCATED;
-
-  if (allocated && (why = check_host (layer, host, cluster)) != NULL) {
-    invalid (run, -EIO, why);
-    return;
-  }
-  run->length = (uint64_t) units << layer->unit_bits;
-  if (run->type == RUN_DATA) {
-    run->copied = layer->external || (entry & QCOW2_COPIED);
-    if (!layer->external
-        && (MUTANT (need_whole_cluster) ? host + run->length : host)
-           >= image_file_size (layer))
-      invalid (run, -EIO, "the cluster lies past the end of the file");
-    else
-      run->host = host + ((uint64_t) sub << layer->unit_bits);
-  }
+  l2_entry_classify (&layer->geo, layer_file_size (layer), entry, bitmap,
+                     offset, run);
 }
 
 /* Does b, which starts where a ends, say the same? */
@@ -171,35 +46,41 @@ continues (const struct run *a, const struct run *b)
   }
 }
 
-static uint32_t
-l2_index (const struct layer *layer, uint64_t offset)
+/* Looks up a run in a compact table: each of its entries is sound and says one
+ * thing of a whole cluster, so that many are compared at once.
+ */
+static void
+lookup_compact (const struct layer *layer, const struct l2_table *t,
+                uint64_t offset, uint64_t max, struct run *run)
 {
-  return (offset >> layer->cluster_bits)
-    & ((UINT32_C (1) << layer->l2_bits) - 1);
+  static const enum run_type type[] = {
+    [L2_UNALLOCATED] = RUN_UNALLOCATED, [L2_ZERO] = RUN_ZERO,
+    [L2_DATA] = RUN_DATA, [L2_ZERO_ALLOCATED] = RUN_ZERO,
+  };
+  const unsigned bits = layer->geo.cluster_bits;
+  const uint64_t within = offset & (layer_cluster_size (layer) - 1);
+  const uint32_t index = layer_l2_index (layer, offset);
+  uint64_t same = 1;
+
+  run->type = type[l2_table_state (t, index)];
+  if (run->type == RUN_DATA) {
+    run->host = offset;
+    run->copied = true;
+  }
+  if (within + max > layer_cluster_size (layer))
+    same = l2_table_same (t, index, div_round_up (within + max, bits));
+  run->length = min64 ((same << bits) - within, max);
 }
 
-/* Looks up one piece of a run, from a table that is in memory.  Sets
- * run->length to what is left of the piece at offset.
- */
+/* Looks up one piece of a run, from a table that is in memory. */
 static void
 lookup_entry (const struct layer *layer, const struct l2_table *t,
               uint64_t offset, struct run *run)
 {
-  const uint32_t index = l2_index (layer, offset);
-  uint64_t entry, bitmap, skip, unit;
+  uint64_t entry, bitmap;
 
-  entry = l2_table_get (t, index, &bitmap);
+  entry = l2_table_get (t, layer_l2_index (layer, offset), &bitmap);
   classify (layer, entry, bitmap, offset, run);
-
-  /* From the start of the piece to the offset. */
-  if (run->length == image_cluster_size (layer))
-    unit = image_cluster_size (layer);
-  else
-    unit = UINT64_C (1) << layer->unit_bits;
-  skip = offset & (unit - 1);
-  run->length -= skip;
-  if (run->type == RUN_DATA)
-    run->host += skip;
 }
 
 /* As long as the piece that follows says the same, the run grows, up to max
@@ -209,19 +90,11 @@ static void
 lookup_table (const struct layer *layer, const struct l2_table *t,
               uint64_t offset, uint64_t max, struct run *run)
 {
-  lookup_entry (layer, t, offset, run);
-  if (t->compact && run->length < max) {
-    /* The piece is the rest of a cluster; max ends within the table. */
-    const uint32_t clusters =
-      1 + ((max - run->length + image_cluster_size (layer) - 1)
-           >> layer->cluster_bits);
-    const uint32_t same = l2_table_same (t, l2_index (layer, offset),
-                                         clusters);
-
-    run->length += (uint64_t) (same - 1) << layer->cluster_bits;
-    if (run->length < max)
-      return;
+  if (t->compact) {
+    lookup_compact (layer, t, offset, max, run);
+    return;
   }
+  lookup_entry (layer, t, offset, run);
   while (run->length < max) {
     struct run next = { 0 };
 
@@ -238,10 +111,8 @@ static void
 lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
            struct run *run)
 {
-  const unsigned coverage = layer->l2_bits + layer->cluster_bits;
-  const uint32_t l1_index = offset >> coverage;
-  const uint64_t left =
-    (UINT64_C (1) << coverage) - (offset & ((UINT64_C (1) << coverage) - 1));
+  const uint32_t l1_index = layer_l1_index (layer, offset);
+  const uint64_t left = layer_left_in_table (layer, offset);
   const char *why;
   int r;
 
@@ -250,7 +121,7 @@ lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
     max = left;
 
   for (;;) {
-    pthread_mutex_t *reader = brlock_read (table_cache_lock (layer->tables));
+    pthread_mutex_t *reader = brlock_read (&layer->tables->lock);
     struct l2_table *t = layer->l2[l1_index];
 
     if (t) {
@@ -262,12 +133,12 @@ lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
     if (t)
       return;
 
-    if (image_l2_offset (layer, l1_index) == 0) {
+    if (layer_l2_offset (layer, l1_index) == 0) {
       run->type = RUN_UNALLOCATED;
       run->length = max;
       return;
     }
-    r = table_cache_load (layer, l1_index, &why);
+    r = l2_cache_load (layer, l1_index, &why);
     if (r < 0) {
       invalid (run, r, why);
       run->length = max;
@@ -289,9 +160,7 @@ mapping_lookup (struct layer *layer, uint64_t offset, uint64_t max,
 
   /* Go on only where the end of a table cut the run. */
   while (run->length < max
-         && ((offset + run->length)
-             & ((UINT64_C (1) << (layer->l2_bits + layer->cluster_bits)) - 1))
-            == 0) {
+         && ((offset + run->length) & (layer_table_reach (layer) - 1)) == 0) {
     struct run next;
 
     lookup_l1 (layer, offset + run->length, max - run->length, &next);
@@ -305,31 +174,31 @@ int
 mapping_get_entry (struct layer *layer, uint64_t offset,
                    struct mapping_entry *e)
 {
-  const uint32_t l1_index = offset >> (layer->l2_bits + layer->cluster_bits);
-  const uint32_t index = l2_index (layer, offset);
-  const uint64_t unit = offset & -(UINT64_C (1) << layer->unit_bits);
+  const uint32_t l1_index = layer_l1_index (layer, offset);
+  const uint32_t index = layer_l2_index (layer, offset);
+  const uint64_t start = round_down (offset, layer_subcluster_size (layer));
   const char *why;
   int r;
 
   memset (e, 0, sizeof *e);
   for (;;) {
-    pthread_mutex_t *reader = brlock_read (table_cache_lock (layer->tables));
+    pthread_mutex_t *reader = brlock_read (&layer->tables->lock);
     struct l2_table *t = layer->l2[l1_index];
 
     if (t)
       e->entry = l2_table_get (t, index, &e->bitmap);
     pthread_mutex_unlock (reader);
-    if (t || image_l2_offset (layer, l1_index) == 0)
+    if (t || layer_l2_offset (layer, l1_index) == 0)
       break;
 
-    r = table_cache_load (layer, l1_index, &why);
+    r = l2_cache_load (layer, l1_index, &why);
     if (r < 0) {
       invalid (&e->run, r, why);
       return mapping_report (layer, offset, &e->run);
     }
   }
 
-  classify (layer, e->entry, e->bitmap, unit, &e->run);
+  classify (layer, e->entry, e->bitmap, start, &e->run);
   if (e->run.type == RUN_INVALID)
     return mapping_report (layer, offset, &e->run);
   return 0;

@@ -1,0 +1,436 @@
+/* qcow2ext: what the names in an image may lead to.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * The operator is trusted, an image is not (CVE-2024-32498: a data file named
+ * "/etc/passwd").  Files that an image names are opened here, and nowhere
+ * else.  The rules:
+ *
+ * - A file given on the command line is opened as it is, and what it names in
+ *   turn may lie in its own directory.  Only the command line can say that
+ *   data is on an NBD server.
+ * - A name in an image is a path, relative to the directory of that image (if
+ *   the image was reached through a symbolic link: first the link's, then the
+ *   file's); a protocol ("nbd:", "json:") is refused.
+ * - It must lead, all symbolic links resolved, into an allowed tree: those of
+ *   qcow2ext-allow=, or else the directories, in that sense, of the nearest
+ *   image above that the operator named.  An image on a block device has no
+ *   such directory: /dev holds every disk of the machine.  If an allowed tree
+ *   is in /dev, links in it to devices lead into it.
+ * - Between the check and the opening nothing may move: the file is opened
+ *   from the tree's root downwards, and no link is followed any more.
+ * - Only regular files and block devices, seen to be such before they are
+ *   opened; each file once in a chain.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if __has_include(<linux/openat2.h>)
+#include <linux/openat2.h>
+#endif
+
+#include "base/cleanup.h"
+#include "base/report.h"
+#include "config.h"
+#include "name-policy.h"
+#include "store-file.h"
+
+static char *
+directory_of (const char *path)
+{
+  const char *slash = strrchr (path, '/');
+
+  if (slash == NULL)
+    return strdup (".");
+  return strndup (path, slash == path ? 1 : slash - path);
+}
+
+int
+named_files_add (struct named_files *files, const struct stat *st)
+{
+  struct file_id *seen =
+    realloc (files->seen, (files->nr_seen + 1) * sizeof *seen);
+
+  if (seen == NULL)
+    return -ENOMEM;
+  files->seen = seen;
+  files->seen[files->nr_seen++] = file_id_of (st);
+  return 0;
+}
+
+static void
+place_free (struct place *place)
+{
+  free (place->dir[0]);
+  free (place->dir[1]);
+  place->dir[0] = place->dir[1] = NULL;
+}
+
+/* Sets a place to that of the file at path. */
+static int
+place_set (struct place *place, const char *path)
+{
+  CLEANUP_FREE char *resolved = realpath (path, NULL);
+
+  place_free (place);
+  place->dir[0] = directory_of (path);
+  if (place->dir[0] && resolved)
+    place->dir[1] = directory_of (resolved);
+  if (place->dir[0] == NULL || (resolved && place->dir[1] == NULL)) {
+    place_free (place);
+    return -ENOMEM;
+  }
+  if (place->dir[1] && strcmp (place->dir[0], place->dir[1]) == 0) {
+    free (place->dir[1]);
+    place->dir[1] = NULL;
+  }
+  return 0;
+}
+
+int
+named_files_init (struct named_files *files, const char *path,
+                  const struct stat *st)
+{
+  memset (files, 0, sizeof *files);
+  if (path == NULL)
+    return 0;
+  if (named_files_enter (files, path, st, true) < 0
+      || named_files_add (files, st) < 0) {
+    named_files_free (files);
+    return -ENOMEM;
+  }
+  return 0;
+}
+
+void
+named_files_free (struct named_files *files)
+{
+  place_free (&files->layer);
+  place_free (&files->tree);
+  free (files->seen);
+}
+
+int
+named_files_enter (struct named_files *files, const char *path,
+                   const struct stat *st, bool trusted)
+{
+  int r = place_set (&files->layer, path);
+
+  if (r < 0 || !trusted)
+    return r;
+  if (S_ISBLK (st->st_mode)) {
+    place_free (&files->tree);
+    return 0;
+  }
+  return place_set (&files->tree, path);
+}
+
+static bool
+has_protocol (const char *name)
+{
+  return name[strcspn (name, ":/")] == ':';
+}
+
+/* If path is strictly below root, what comes after root; else NULL. */
+static const char *
+path_below (const char *path, const char *root)
+{
+  const size_t len = strlen (root);
+
+  if (strcmp (root, "/") == 0)
+    return path[1] ? path + 1 : NULL;
+  if (strncmp (path, root, len) == 0 && path[len] == '/')
+    return path + len + 1;
+  return NULL;
+}
+
+/* Opens rest, which has no link in it as far as we saw, below root_fd, and
+ * fails if by now it has one.
+ */
+static int
+open_components (int root_fd, const char *rest, int flags)
+{
+  CLEANUP_CLOSE int dir = -1;
+  int at = root_fd;
+
+  for (;;) {
+    const size_t len = strcspn (rest, "/");
+    char component[256];
+    int fd;
+
+    if (len >= sizeof component)
+      return -ENAMETOOLONG;
+    memcpy (component, rest, len);
+    component[len] = '\0';
+
+    if (rest[len] == '\0') {
+      fd = openat (at, component, flags | O_NOFOLLOW);
+      return fd == -1 ? -errno : fd;
+    }
+    fd = openat (at, component,
+                 O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd == -1)
+      return -errno;
+    if (dir != -1)
+      close (dir);
+    at = dir = fd;
+    rest += len + 1;
+  }
+}
+
+static int
+open_beneath (int root_fd, const char *rest, int flags)
+{
+#if defined (SYS_openat2) && defined (RESOLVE_BENEATH)
+  const struct open_how how = {
+    .flags = flags,
+    .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
+  };
+  const long fd = syscall (SYS_openat2, root_fd, rest, &how, sizeof how);
+
+  if (fd >= 0)
+    return fd;
+  /* Old kernels lack it, and sandboxes that do not know it say EPERM. */
+  if (errno != ENOSYS && errno != EPERM)
+    return -errno;
+#endif
+  return open_components (root_fd, rest, flags);
+}
+
+/* Opens rest below root_fd (AT_FDCWD with a plain path: the operator's)
+ * having made sure, without opening it, that it is a regular file or a block
+ * device.  Returns a descriptor or -errno; -EINVAL is "of another kind".
+ */
+static int
+open_checked (int root_fd, const char *rest, bool writable, struct stat *st)
+{
+  const int flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
+    | (writable ? O_RDWR : O_RDONLY);
+  CLEANUP_CLOSE int probe = -1;
+  struct file_id expected, found;
+  int fd;
+
+  if (root_fd == AT_FDCWD)
+    probe = open (rest, O_PATH | O_CLOEXEC);
+  else
+    probe = open_beneath (root_fd, rest, O_PATH | O_CLOEXEC);
+  if (probe < 0)
+    return root_fd == AT_FDCWD ? -errno : probe;
+  if (fstat (probe, st) == -1)
+    return -errno;
+  if (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode))
+    return -EINVAL;
+
+  if (root_fd == AT_FDCWD)
+    fd = open (rest, flags);
+  else
+    fd = open_beneath (root_fd, rest, flags);
+  if (fd < 0)
+    return root_fd == AT_FDCWD ? -errno : fd;
+
+  expected = file_id_of (st);
+  if (fstat (fd, st) == -1) {
+    close (fd);
+    return -EIO;
+  }
+  found = file_id_of (st);
+  if (!file_id_equal (&expected, &found)) {
+    close (fd);
+    return -EAGAIN;             /* exchanged under our hands */
+  }
+  return fd;
+}
+
+/* As open_checked, but for writing if that is wanted and allowed. */
+static int
+open_either (int root_fd, const char *rest, bool writable, struct stat *st)
+{
+  const int fd = open_checked (root_fd, rest, writable, st);
+
+  if (writable && (fd == -EACCES || fd == -EPERM || fd == -EROFS))
+    return open_checked (root_fd, rest, false, st);
+  return fd;
+}
+
+struct name_advice
+name_or_give (const struct name_request *q, const char *before)
+{
+  struct name_advice a = { "" };
+
+  if (q->parameter)
+    snprintf (a.text, sizeof a.text, "%s%s=", before, q->parameter);
+  return a;
+}
+
+static void
+report_open_error (const struct name_request *q, const char *path, int error)
+{
+  if (error == -EINVAL)
+    report_error ("%s: the %s %s is neither a regular file nor a block "
+                  "device", q->of->name, q->what, path);
+  else
+    report_error ("%s: the %s %s cannot be opened: %s%s", q->of->name,
+                  q->what, path, strerror (-error),
+                  name_or_give (q, "; if it has moved, say where it is with ")
+                  .text);
+}
+
+int
+name_open_trusted (const struct name_request *q, struct stat *st)
+{
+  const int fd = open_either (AT_FDCWD, q->name, q->writable, st);
+
+  if (fd < 0)
+    report_open_error (q, q->name, fd);
+  return fd;
+}
+
+static int
+refuse (const struct name_request *q, const char *path, const char *tree)
+{
+  if (config.allow_none)
+    report_error ("%s: the image names the %s \"%s\", and qcow2ext-allow="
+                  "none allows no file that an image names%s", q->of->name,
+                  q->what, q->name, name_or_give (q, "; give it with ").text);
+  else if (config.nr_allow)
+    report_error ("%s: the image names the %s \"%s\", which is %s and not in "
+                  "a directory of qcow2ext-allow=; if the image may use it, "
+                  "allow its directory too%s", q->of->name, q->what,
+                  q->name, path, name_or_give (q, ", or give ").text);
+  else if (tree == NULL)
+    report_error ("%s: the image names the %s \"%s\", which is %s; an image "
+                  "on a device may name nothing by itself; if the image may "
+                  "use it, allow its directory with qcow2ext-allow=%s",
+                  q->of->name, q->what, q->name, path,
+                  name_or_give (q, ", or give ").text);
+  else
+    report_error ("%s: the image names the %s \"%s\", which is %s and "
+                  "outside %s; if the image may use it, allow its directory "
+                  "with qcow2ext-allow=%s", q->of->name, q->what, q->name,
+                  path, tree,
+                  name_or_give (q, ", or give ").text);
+  return -EACCES;
+}
+
+/* Opens path if it lies in the tree below root. */
+static int
+open_in_tree (const char *root, const char *path, bool writable,
+              struct stat *st, int *fd)
+{
+  CLEANUP_FREE char *resolved = realpath (root, NULL);
+  CLEANUP_CLOSE int root_fd = -1;
+  const char *rest;
+
+  if (resolved == NULL || (rest = path_below (path, resolved)) == NULL)
+    return 0;
+  root_fd = open (resolved, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  *fd = root_fd == -1 ? -errno : open_either (root_fd, rest, writable, st);
+  return 1;
+}
+
+/* Opens the device that a link in the tree below root leads to, if that tree is
+ * in /dev, where none but the system makes links: the names of LVM's volumes
+ * are such.
+ */
+static int
+open_device_link (const char *root, const char *named, bool writable,
+                  struct stat *st, int *fd)
+{
+  CLEANUP_FREE char *resolved = realpath (root, NULL);
+  CLEANUP_FREE char *dir = directory_of (named);
+  CLEANUP_FREE char *resolved_dir = dir ? realpath (dir, NULL) : NULL;
+  CLEANUP_FREE char *link = NULL;
+
+  if (resolved == NULL || resolved_dir == NULL
+      || path_below (resolved, "/dev") == NULL
+      || asprintf (&link, "%s/%s", resolved_dir, strrchr (named, '/') + 1)
+         == -1)
+    return 0;
+  if (path_below (link, resolved) == NULL)
+    return 0;
+  *fd = open_either (AT_FDCWD, link, writable, st);
+  if (*fd >= 0 && !S_ISBLK (st->st_mode)) {
+    close (*fd);
+    return 0;
+  }
+  return 1;
+}
+
+/* Finds what an image named: *named is its path without, *path with symbolic
+ * links resolved.  Returns 0 or -errno (reported).
+ */
+static int
+find_named (const struct named_files *files, const struct name_request *q,
+            char **named, char **path)
+{
+  int error = 0;
+
+  for (int i = 0; i < 2 && files->layer.dir[i]; i++) {
+    free (*named);
+    if (q->name[0] == '/')
+      *named = strdup (q->name);
+    else if (asprintf (named, "%s/%s", files->layer.dir[i], q->name) == -1)
+      *named = NULL;
+    if (*named == NULL)
+      return -ENOMEM;
+    *path = realpath (*named, NULL);
+    if (*path)
+      return 0;
+    error = errno;
+    if (error != ENOENT)
+      break;
+  }
+  report_open_error (q, *named, -error);
+  return -error;
+}
+
+int
+name_open_untrusted (struct named_files *files, const struct name_request *q,
+                     char **named, char **path, struct stat *st)
+{
+  bool allowed = false;
+  int fd = -ENOENT, r;
+
+  if (has_protocol (q->name)) {
+    report_error ("%s: the image names the %s \"%s\": only paths are "
+                  "allowed in an image, no protocols%s", q->of->name,
+                  q->what, q->name,
+                  name_or_give (q, "; if it may use a file of that name, give "
+                                "it with ").text);
+    return -EACCES;
+  }
+  if (files->layer.dir[0] == NULL) {
+    report_error ("%s: the image names the %s \"%s\", but the image is not "
+                  "a local file, so there is no directory to look in%s",
+                  q->of->name, q->what, q->name,
+                  name_or_give (q, "; give it with ").text);
+    return -EACCES;
+  }
+  if (config.allow_none)
+    return refuse (q, q->name, NULL);
+
+  r = find_named (files, q, named, path);
+  if (r < 0)
+    return r;
+
+  for (int i = 0; i < 2 && config.nr_allow == 0 && !allowed; i++)
+    if (files->tree.dir[i])
+      allowed = open_in_tree (files->tree.dir[i], *path, q->writable, st,
+                              &fd);
+  for (size_t i = 0; !allowed && i < config.nr_allow; i++)
+    allowed = open_in_tree (config.allow[i], *path, q->writable, st, &fd)
+      || open_device_link (config.allow[i], *named, q->writable, st, &fd);
+  if (!allowed)
+    return refuse (q, *path, files->tree.dir[0]);
+  if (fd < 0)
+    report_open_error (q, *path, fd);
+  return fd;
+}

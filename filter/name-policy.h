@@ -1,0 +1,82 @@
+/* qcow2ext: what the names in an image may lead to.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_NAME_POLICY_H
+#define QCOW2EXT_NAME_POLICY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/stat.h>
+
+#include "base/store.h"
+#include "store-file.h"
+
+/* The directories of an image: as its path says, and, if that differs, where
+ * symbolic links lead.  Both NULL: it is not a local file.
+ */
+struct place {
+  char *dir[2];
+};
+
+/* The files of one chain while it is being opened: who they are, and where
+ * names in the layer that is opened next are looked for.
+ */
+struct named_files {
+  bool writable;                /* open the served image's data file so, if
+                                   we may */
+  bool lock;                    /* lock what lower layers consist of */
+  bool drop_cache;              /* of the served image's data file */
+  bool connect;                 /* ask an NBD server that has the data */
+  struct place layer;           /* of the current layer */
+  struct place tree;            /* the default tree */
+  struct file_id *seen;
+  size_t nr_seen;
+};
+
+/* Starts a chain whose top is the image at path (absolute), or an
+ * image that is no local file (NULL).  Returns 0 or -errno.
+ */
+int named_files_init (struct named_files *files, const char *path,
+                      const struct stat *st);
+void named_files_free (struct named_files *files);
+
+/* Notes that the file is part of the chain.  Returns 0 or -ENOMEM. */
+int named_files_add (struct named_files *files, const struct stat *st);
+
+/* What the layer just opened at path names is relative to its directory.
+ * trusted: the operator named it, so that this is the default tree as well;
+ * that of a device is empty.  Returns 0 or -errno.
+ */
+int named_files_enter (struct named_files *files, const char *path,
+                       const struct stat *st, bool trusted);
+
+/* What an opening is about, for messages. */
+struct name_request {
+  bool writable;                /* open it for writing if possible */
+  bool lock;
+  const struct store *of;
+  const char *what;             /* "external data file", "backing file" */
+  const char *name;             /* as the image or the operator wrote it */
+  const char *parameter;        /* that would name it outright; NULL: none */
+};
+
+/* The end of a message: what else the operator may do. */
+struct name_advice {
+  char text[80];
+};
+struct name_advice name_or_give (const struct name_request *q,
+                                 const char *before);
+
+/* Open what the operator named, and what an image named, if the policy allows
+ * it.  For writing if that is wanted and allowed.  Return a descriptor of a
+ * regular file or a block device, or -errno (reported).  *named is the path
+ * that the name stands for, and *path the same with symbolic links resolved;
+ * the caller frees them.
+ */
+int name_open_trusted (const struct name_request *q, struct stat *st);
+int name_open_untrusted (struct named_files *files,
+                         const struct name_request *q, char **named,
+                         char **path, struct stat *st);
+
+#endif /* QCOW2EXT_NAME_POLICY_H */

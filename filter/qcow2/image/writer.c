@@ -1,0 +1,188 @@
+/* qcow2ext: makes, starts and ends the writing side.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/mutant.h"
+#include "data/bitmap-tracker.h"
+#include "data/compress.h"
+#include "image/repair.h"
+#include "image/writer.h"
+#include "space/allocator.h"
+
+static int writer_start (struct writer *w);
+
+/* What is cached of a host range that is about to have another content. */
+static void
+forget_decoded (void *opaque, uint64_t offset, uint64_t length)
+{
+  const struct layer *layer = opaque;
+
+  decoded_cache_drop_range (layer->decoded, layer, offset, length);
+}
+
+/* The order of the sources is what makes two locks enough: see
+ * mapping-update.h.
+ */
+static void
+init_commit (struct writer *w)
+{
+  struct layer *layer = w->layer;
+  const struct commit_source tables = mapping_update_source (&w->update);
+  const struct commit_source counts = refcounts_source (&w->counts);
+
+  commit_init (&w->commit, &w->health, layer->file,
+               w->place.fixed ? layer->clusters : NULL, &layer->limit);
+  commit_register (&w->commit, &tables);
+  commit_register (&w->commit, &counts);
+}
+
+int
+writer_open (struct layer *layer, const struct image_write_env *env)
+{
+  struct writer *w =
+    aligned_alloc (64, (sizeof *w + 63) & ~(size_t) 63);
+  int r;
+
+  if (w == NULL)
+    return -ENOMEM;
+  memset (w, 0, sizeof *w);
+  w->layer = layer;
+  w->env = env;
+  w->start = writer_start;
+  w->health.file = layer->file;
+  w->health.header = &layer->header;
+  pthread_mutex_init (&w->start_lock, NULL);
+  epochs_init (&w->epochs);
+  metadata_map_init (&w->metadata, layer->geo.cluster_bits);
+  refcounts_init (&w->counts, &w->health, &w->metadata, &layer->file_size);
+  deferred_free_init (&w->frees, &w->counts, &w->epochs, forget_decoded,
+                      layer);
+  r = mapping_update_init (&w->update, layer, &w->health, &w->counts,
+                           &w->frees);
+  range_locks_init (&w->ranges);
+  place_init (&w->place, layer, &w->update);
+  init_commit (w);
+  layer->writer = w;            /* closed with the layer, even if this fails */
+  return r;
+}
+
+void
+writer_close (struct layer *layer)
+{
+  struct writer *w = layer->writer;
+
+  if (w == NULL)
+    return;
+  tracker_stop (w->tracker);
+  commit_destroy (&w->commit);
+  place_destroy (&w->place);
+  range_locks_destroy (&w->ranges);
+  mapping_update_destroy (&w->update);
+  deferred_free_destroy (&w->frees);
+  refcounts_destroy (&w->counts);
+  metadata_map_destroy (&w->metadata);
+  epochs_destroy (&w->epochs);
+  pthread_mutex_destroy (&w->start_lock);
+  free (w);
+  layer->writer = NULL;
+}
+
+static int
+map_metadata (struct writer *w)
+{
+  const struct layer *layer = w->layer;
+  const struct metadata_source source = {
+    .file = layer->file, .file_size = layer_file_size (layer),
+    .header = &layer->header, .snapshots = layer->snapshots,
+    .bitmaps = layer->bitmaps,
+  };
+
+  return metadata_map_build (&w->metadata, &source, &w->health);
+}
+
+/* Makes sure that the file can be written to, and what is free in it. */
+static int
+open_space (struct writer *w)
+{
+  struct layer *layer = w->layer;
+  const struct image_write_env *env = w->env;
+  const uint64_t size = layer_cluster_size (layer);
+  const bool grow = !layer->file->fixed_size;
+  bool *can_grow = &w->counts.end.can_grow;
+  uint64_t length, end;
+  int r;
+
+  if ((r = store_get_size (layer->file, &length)) < 0)
+    return r;
+  end = (length + size - 1) & -size;
+  if (grow
+      && (r = env->prove (env->opaque, end, size, true, can_grow)) < 0)
+    return r;
+  if ((r = refcounts_open (&w->counts)) < 0
+      || (r = map_metadata (w)) < 0 || grow)
+    return r;
+
+  /* A device is as large as it is: the proof takes a free cluster of it, and
+   * cannot be had if there is none (nor if its counts are not to be trusted).
+   */
+  r = layer->header.incompatible & QCOW2_INCOMPAT_DIRTY
+    ? -ENOSPC : allocator_last_free (&w->counts, &end);
+  if (r < 0 && r != -ENOSPC)
+    return r;
+  return env->prove (env->opaque, end, r < 0 ? 0 : size, false, can_grow);
+}
+
+static int
+prepare (struct writer *w)
+{
+  int r;
+
+  if ((r = open_space (w)) < 0
+      || (r = repair_image (w)) < 0
+      || (r = tracker_start (w, &w->tracker)) < 0)
+    return r;
+  return repair_data_file (w);
+}
+
+static int
+writer_start (struct writer *w)
+{
+  LOCK_FOR_SCOPE (&w->start_lock);
+  if (!w->started || MUTANT (start_twice)) {
+    const int r = prepare (w);
+
+    if (r == -ENOSPC && health_ok (&w->health)) { /* there may be space
+                                                     another time */
+      tracker_stop (w->tracker);
+      w->tracker = NULL;
+      refcounts_close (&w->counts);
+      metadata_map_clear (&w->metadata);
+      return r;
+    }
+    w->start_error = r;
+    w->refused = r < 0 && health_ok (&w->health);
+    if (r < 0)
+      w->health.failed = true;
+    w->started = true;
+  }
+  return w->start_error;
+}
+
+int
+layer_flush (struct layer *layer)
+{
+  struct writer *w = layer->writer;
+
+  /* Nothing was written: nothing of ours can be lost. */
+  if (w == NULL || !w->started || w->start_error == -EROFS
+      || (MUTANT (flush_tables_only) && !commit_is_dirty (&w->commit)))
+    return 0;
+  return commit_run (&w->commit);
+}

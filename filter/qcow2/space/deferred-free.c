@@ -1,0 +1,317 @@
+/* qcow2ext: host ranges that were let go of, until they may be used again.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/mutant.h"
+#include "space/deferred-free.h"
+
+/* Each cluster that it touches loses one reference. */
+struct freed {
+  uint64_t offset, length;      /* bytes */
+  bool table;                   /* a table: that it is metadata is right */
+};
+
+/* --- lists --- */
+
+static int
+list_reserve (struct freed_list *list, size_t n)
+{
+  struct freed *item;
+  size_t room = list->room ? list->room : 16;
+
+  if (list->count + n <= list->room)
+    return 0;
+  while (room < list->count + n)
+    room *= 2;
+  item = realloc (list->item, room * sizeof *item);
+  if (item == NULL)
+    return -ENOMEM;
+  list->item = item;
+  list->room = room;
+  return 0;
+}
+
+/* Moves all of "from" to the end of "to".  If there is no memory for that,
+ * they stay where they are.
+ */
+static int
+list_move (struct freed_list *to, struct freed_list *from)
+{
+  if (to->count == 0) {
+    struct freed_list empty = *to;
+
+    *to = *from;
+    *from = empty;
+    return 0;
+  }
+  if (list_reserve (to, from->count) < 0)
+    return -ENOMEM;
+  if (from->count)
+    memcpy (to->item + to->count, from->item,
+            from->count * sizeof *from->item);
+  to->count += from->count;
+  from->count = 0;
+  return 0;
+}
+
+void
+deferred_free_init (struct deferred_free *df, struct refcounts *counts,
+                    struct epochs *epochs, deferred_free_fn forget,
+                    void *opaque)
+{
+  *df = (struct deferred_free) {
+    .counts = counts, .epochs = epochs, .forget = forget, .opaque = opaque,
+  };
+  pthread_mutex_init (&df->lock, NULL);
+}
+
+void
+deferred_free_destroy (struct deferred_free *df)
+{
+  free (df->pending.item);
+  free (df->in_commit.item);
+  free (df->committed.item);
+  free (df->draining.item);
+  pthread_mutex_destroy (&df->lock);
+}
+
+int
+deferred_free_reserve (struct deferred_free *df, size_t n)
+{
+  LOCK_FOR_SCOPE (&df->lock);
+  return list_reserve (&df->pending, n);
+}
+
+static void
+release_at_once (struct deferred_free *df, uint64_t offset, uint64_t length)
+{
+  LOCK_FOR_SCOPE (&df->counts->lock);
+  refcounts_drop (df->counts, offset, length);
+}
+
+void
+deferred_free_add (struct deferred_free *df, uint64_t offset, uint64_t length,
+                   bool table)
+{
+  const uint64_t size = refcounts_cluster_size (df->counts);
+  struct freed *last = NULL;
+
+  if (MUTANT (reuse_before_durable)) {
+    release_at_once (df, offset, length);
+    return;
+  }
+  if (MUTANT (discard_early) && !table)
+    store_discard (df->counts->file, length, offset);
+
+  LOCK_FOR_SCOPE (&df->lock);
+  df->pending_bytes += length;
+  df->bytes += length;
+  if (df->pending.count)
+    last = &df->pending.item[df->pending.count - 1];
+  if (last && last->offset + last->length == offset && last->table == table
+      && (offset & (size - 1)) == 0)
+    last->length += length;
+  else
+    df->pending.item[df->pending.count++] =
+      (struct freed) { .offset = offset, .length = length, .table = table };
+}
+
+bool
+deferred_free_is_pending (struct deferred_free *df)
+{
+  LOCK_FOR_SCOPE (&df->lock);
+  return df->pending.count != 0;
+}
+
+void
+deferred_free_take (struct deferred_free *df)
+{
+  if (MUTANT (lower_first)) {
+    pthread_mutex_lock (&df->lock);
+    list_move (&df->committed, &df->pending);
+    pthread_mutex_unlock (&df->lock);
+    deferred_free_reap (df);
+  }
+  LOCK_FOR_SCOPE (&df->lock);
+  /* What a commit could not put back, for want of memory, goes first. */
+  list_move (&df->in_commit, &df->pending);
+  df->pending_bytes = 0;
+}
+
+void
+deferred_free_done (struct deferred_free *df, bool durable)
+{
+  LOCK_FOR_SCOPE (&df->lock);
+  list_move (durable ? &df->committed : &df->pending, &df->in_commit);
+}
+
+/* --- releasing; under the space lock --- */
+
+static void
+discard (struct refcounts *rc, uint64_t start, uint64_t n)
+{
+  const unsigned bits = rc->end.cluster_bits;
+
+  pthread_mutex_unlock (&rc->lock);
+  store_discard (rc->file, n << bits, start << bits);
+  pthread_mutex_lock (&rc->lock);
+}
+
+/* Gives the space of clusters back that are about to become free.  Their
+ * counts are still 1, so no request can take them while the lock is let go of.
+ */
+static void
+discard_range (struct refcounts *rc, const struct freed *f)
+{
+  const unsigned bits = rc->end.cluster_bits;
+  const uint64_t last = (f->offset + f->length - 1) >> bits;
+  uint64_t start = 0, n = 0;
+
+  for (uint64_t c = f->offset >> bits; c <= last; c++) {
+    uint64_t count;
+
+    if (refcounts_get (rc, c, &count) == 0 && count == 1) {
+      if (n++ == 0)
+        start = c;
+      continue;
+    }
+    if (n)
+      discard (rc, start, n);
+    n = 0;
+  }
+  if (n)
+    discard (rc, start, n);
+}
+
+/* Tables that only we referred to are metadata no more; those that a snapshot
+ * shares stay it.
+ */
+static int
+forget_tables (struct refcounts *rc, const struct freed *f)
+{
+  const unsigned bits = rc->end.cluster_bits;
+  uint64_t count;
+  int r;
+
+  for (uint64_t c = f->offset >> bits; c < (f->offset + f->length) >> bits;
+       c++) {
+    if ((r = refcounts_get (rc, c, &count)) < 0)
+      return r;
+    if (count == 1)
+      metadata_map_remove (rc->metadata, c);
+  }
+  return 0;
+}
+
+/* Whatever the counts say, guest data must not have been where metadata is,
+ * and a snapshot's table must not become free.
+ */
+static int
+check_range (struct refcounts *rc, const struct freed *f)
+{
+  const unsigned bits = rc->end.cluster_bits;
+  uint64_t count;
+  int r;
+
+  if (!f->table) {
+    if (metadata_map_overlaps (rc->metadata, f->offset, f->length))
+      return health_mark_corrupt (rc->health,
+                                  "guest data was where metadata is");
+    return 0;
+  }
+  for (uint64_t c = f->offset >> bits; c < (f->offset + f->length) >> bits;
+       c++) {
+    if (!metadata_map_is_snapshot_table (rc->metadata, c))
+      continue;
+    if ((r = refcounts_get (rc, c, &count)) < 0)
+      return r;
+    if (count <= 1)
+      return health_mark_corrupt (rc->health, "the refcount of a snapshot's "
+                                  "table is too low");
+  }
+  return 0;
+}
+
+static void
+discard_late (struct refcounts *rc, uint64_t offset)
+{
+  const uint64_t cluster = offset >> rc->end.cluster_bits;
+  uint64_t count;
+
+  if (refcounts_get (rc, cluster, &count) == 0 && count == 0)
+    discard (rc, cluster, 1);
+}
+
+/* Releases what is draining: all, or as much as can be. */
+static int
+release (struct deferred_free *df)
+{
+  struct refcounts *rc = df->counts;
+  struct freed_list *list = &df->draining;
+  int r;
+
+  LOCK_FOR_SCOPE (&rc->lock);
+  for (size_t i = 0; i < list->count; i++)
+    if ((r = check_range (rc, &list->item[i])) < 0)
+      return r;
+  for (size_t i = 0; i < list->count; i++)
+    discard_range (rc, &list->item[i]);
+  /* From here on the lock is held.  What was checked still holds: a cluster
+   * whose count is not 0 cannot have become a table.  What cannot be released
+   * now is tried again, and nothing twice.
+   */
+  while (list->count) {
+    const struct freed *f = &list->item[list->count - 1];
+
+    df->forget (df->opaque, f->offset, f->length);
+    if ((f->table && (r = forget_tables (rc, f)) < 0)
+        || (r = refcounts_drop (rc, f->offset, f->length)) < 0)
+      return r;
+    df->bytes -= f->length;
+    list->count--;
+    if (MUTANT (discard_late))
+      discard_late (rc, f->offset);
+  }
+  return 0;
+}
+
+/* Takes the list of what is draining, if its grace period is over; begins the
+ * next one if there is none.
+ */
+static bool
+claim_draining (struct deferred_free *df)
+{
+  LOCK_FOR_SCOPE (&df->lock);
+  if (df->reaping)
+    return false;
+  if (df->draining.count == 0) {
+    if (df->committed.count == 0
+        || !epochs_advance (df->epochs, &df->grace))
+      return false;
+    list_move (&df->draining, &df->committed);
+  }
+  if ((!MUTANT (no_grace) && !epochs_drained (df->epochs, df->grace))
+      || !health_ok (df->counts->health))
+    return false;
+  df->reaping = true;
+  return true;
+}
+
+void
+deferred_free_reap (struct deferred_free *df)
+{
+  int r = 0;
+
+  while (r == 0 && claim_draining (df)) {
+    r = release (df);
+    LOCK_FOR_SCOPE (&df->lock);
+    df->reaping = false;
+  }
+}

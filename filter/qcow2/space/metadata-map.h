@@ -1,0 +1,63 @@
+/* qcow2ext: the set of host clusters that hold metadata.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Before guest data is written to the image file, and before a cluster is
+ * taken or let go of, this says whether it holds metadata: then the image is
+ * unsound.
+ *
+ * The map has a lock of its own, which is taken after all others but those of
+ * messages.  That a cluster of a table is in the map from before its table is
+ * used until it is free is up to the allocator.
+ */
+
+#ifndef QCOW2_METADATA_MAP_H
+#define QCOW2_METADATA_MAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/brlock.h"
+#include "commit/health.h"
+#include "disk/metadata-walk.h"
+
+/* A set of clusters, by number. */
+struct cluster_set {
+  uint64_t *slot;               /* 0: empty; else number + 1 */
+  size_t room, count;           /* room is 0 or a power of 2 */
+};
+
+struct metadata_map {
+  struct brlock lock;
+  unsigned cluster_bits;
+  struct cluster_set all;
+  struct cluster_set snapshot_tables; /* those that hold the L2 tables of
+                                   snapshots; constant after the start */
+};
+
+void metadata_map_init (struct metadata_map *m, unsigned cluster_bits);
+void metadata_map_clear (struct metadata_map *m);
+void metadata_map_destroy (struct metadata_map *m);
+
+/* Does a host range (bytes) touch a cluster of metadata? */
+bool metadata_map_overlaps (struct metadata_map *m, uint64_t offset,
+                            uint64_t length);
+
+/* Adds a cluster; 0 or -ENOMEM. */
+int metadata_map_add (struct metadata_map *m, uint64_t cluster);
+void metadata_map_remove (struct metadata_map *m, uint64_t cluster);
+
+/* The L2 table of a snapshot may be shared, and stays metadata as long as the
+ * image is written to.
+ */
+bool metadata_map_is_snapshot_table (const struct metadata_map *m,
+                                     uint64_t cluster);
+
+/* Fills the map with all that the image has, before the first change.  0 or
+ * -errno; two structures that overlap end writing.
+ */
+int metadata_map_build (struct metadata_map *m,
+                        const struct metadata_source *source,
+                        struct health *health);
+
+#endif /* QCOW2_METADATA_MAP_H */

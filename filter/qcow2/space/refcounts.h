@@ -1,0 +1,131 @@
+/* qcow2ext: refcounts of host clusters, in memory and on disk.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * In memory, a count is raised when its cluster is allocated and lowered when
+ * nothing on disk and no request under way refers to it any more.  So what is
+ * free in memory may be allocated at once, and a block may be written at any
+ * time: at worst it leaks clusters.
+ *
+ * New blocks and a larger table are rare.  They are linked on the spot
+ * (refcount-grow.c), each level made durable before what refers to it, so that
+ * a commit never meets a cluster whose count could not be stored.
+ *
+ * The space lock, of this struct, guards all of it, the end of the file
+ * (file-end.h), and what the allocator does.  It is held while blocks are read
+ * and linked.  Under it only the metadata map's lock is taken.  All functions
+ * but those of the source are called with the space lock held, or before the
+ * first change.
+ */
+
+#ifndef QCOW2_REFCOUNTS_H
+#define QCOW2_REFCOUNTS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "commit/commit.h"
+#include "commit/health.h"
+#include "disk/format.h"
+#include "space/file-end.h"
+#include "space/metadata-map.h"
+
+/* A refcount block in memory. */
+struct refblock {
+  uint64_t host;                /* in the image file */
+  bool is_dirty, in_commit;
+  struct refblock *next_dirty, *next_in_commit;
+  uint64_t used;                /* for eviction: the last use's number */
+  uint64_t dirty[QCOW2_MAX_CLUSTER_SECTORS / 64]; /* by sector */
+  uint8_t data[];
+};
+
+struct refcounts {
+  pthread_mutex_t lock;         /* the space lock */
+  struct health *health;
+  struct store *file;
+  struct metadata_map *metadata;
+  struct header *header;        /* learns where the table is */
+  struct file_end end;
+
+  be64 *table;
+  uint64_t entries;             /* of the table */
+  uint64_t offset;              /* of the table, bytes */
+  uint32_t clusters;            /* of the table */
+  struct refblock **block;      /* a slot for each entry */
+  size_t blocks_cached;
+  uint64_t use_number;
+  struct refblock *dirty, *in_commit;
+  uint64_t free_hint;           /* no free cluster is below (number) */
+};
+
+void refcounts_init (struct refcounts *rc, struct health *health,
+                     struct metadata_map *metadata,
+                     _Atomic uint64_t *file_size);
+void refcounts_destroy (struct refcounts *rc);
+
+/* Reads the table, at the beginning of a session; 0 or -errno.  Close undoes
+ * that, and is harmless if it was not open.
+ */
+int refcounts_open (struct refcounts *rc);
+void refcounts_close (struct refcounts *rc);
+
+/* The count of a host cluster.  May read a block; 0 or -errno. */
+int refcounts_get (struct refcounts *rc, uint64_t cluster, uint64_t *count);
+
+/* Takes one reference from each cluster of a host range (bytes).  0 or -errno,
+ * and then none was taken, or writing has ended.
+ */
+int refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length);
+
+/* Sets the counts of all clusters of the file to the given ones.  -ENOTSUP if
+ * that takes more than changing counts.
+ */
+int refcounts_repair (struct refcounts *rc, const uint32_t *counts,
+                      uint64_t clusters);
+
+/* Drops clean blocks if there are many.  A block that the caller has may go. */
+void refcounts_trim_cache (struct refcounts *rc);
+
+/* A count in a refcount block of 1 << order bits a count. */
+uint64_t refcount_decode (const void *block, unsigned order, uint64_t index);
+
+/* For commit; these take the space lock. */
+struct commit_source refcounts_source (struct refcounts *rc);
+
+/* --- for refcount-grow.c and allocator.c only --- */
+
+static inline uint64_t
+refcounts_cluster_size (const struct refcounts *rc)
+{
+  return UINT64_C (1) << rc->end.cluster_bits;
+}
+
+/* log2 of the counts in a block. */
+static inline unsigned
+refcounts_block_bits (const struct refcounts *rc)
+{
+  return rc->end.cluster_bits + 3 - rc->header->refcount_order;
+}
+
+/* Brings block number i into memory.  *result is NULL if there is none. */
+int refcounts_get_block (struct refcounts *rc, uint64_t i,
+                         struct refblock **result);
+
+/* Makes block number i, which is not there. */
+int refcounts_create_block (struct refcounts *rc, uint64_t i);
+
+/* May a cluster be taken whose count says that it is free?  0 or -EIO. */
+int refcounts_check_free (struct refcounts *rc, uint64_t cluster);
+
+uint64_t refblock_get (const struct refcounts *rc, const struct refblock *b,
+                       uint64_t index);
+/* Changes a count; the second one marks the block as changed, too. */
+void refblock_put (const struct refcounts *rc, struct refblock *b,
+                   uint64_t index, uint64_t count);
+void refblock_set (struct refcounts *rc, struct refblock *b, uint64_t index,
+                   uint64_t count);
+struct refblock *refblock_new (const struct refcounts *rc, uint64_t host);
+void refblock_mark_dirty (struct refcounts *rc, struct refblock *b);
+
+#endif /* QCOW2_REFCOUNTS_H */

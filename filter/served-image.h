@@ -1,0 +1,92 @@
+/* qcow2ext: an image that this server serves.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_SERVED_IMAGE_H
+#define QCOW2EXT_SERVED_IMAGE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include <nbdkit-filter.h>
+
+#include "image/image.h"
+#include "store-file.h"
+
+struct session;
+
+/* Which file an image was opened from.  Another file that has got its inode
+ * number has another generation, where the file system knows such a thing.
+ */
+struct image_key {
+  bool is_known;                /* false: the image is not a local file */
+  struct file_id id;
+  int generation;
+};
+
+/* One image file, as long as the server runs, whether a client is connected
+ * or not.
+ */
+struct served_image {
+  const char *path;             /* absolute; NULL: not a local file */
+  atomic_bool is_local;         /* what lies below us was seen to be the file
+                                   at path */
+  atomic_bool warned;           /* its state was reported once */
+
+  pthread_mutex_t lock;         /* guards all that follows */
+  struct session *sessions;     /* the exports of it that are open */
+  int lock_fd;                  /* of the file at path, while it is locked;
+                                   -1: not */
+  bool lock_writing;            /* the lock is that of a writer */
+  struct image_key *failed;     /* files of which changes were lost */
+  size_t nr_failed;
+  bool all_failed;              /* there was no memory to note which */
+  struct image_key uncached;    /* whose page cache was dropped */
+};
+
+/* An image, or a snapshot in it, that is open. */
+struct open_image {
+  struct image *image;
+  struct image_write_env write_env; /* for as long as the image is open */
+  struct image_key key;
+  bool has_failed;              /* changes were lost before it was opened:
+                                   nothing is written, no flush succeeds */
+};
+
+/* The image that is served.  Known once the command line is. */
+struct served_image *served_image_get (void);
+
+/* Reads a local file that says that it is a qcow2 image, so that a bad one
+ * fails the start of the server, where somebody looks.  Returns 0 or -1
+ * (reported).
+ */
+int served_image_validate (struct served_image *served);
+
+/* Opens the image, or a snapshot (an ID or a name) in it, through the layers
+ * below, and locks its data file.  The image may refuse to be written to
+ * (image_is_writable).  Takes the lock for a moment.  Returns 0 or -1
+ * (reported); served_image_close is due in either case.
+ */
+int served_image_open (struct served_image *served, nbdkit_backend *backend,
+                       const char *snapshot, bool writable,
+                       struct open_image *o);
+void served_image_close (struct open_image *o);
+
+/* Notes that changes of the image were lost.  Until the server ends, it is
+ * opened only for reading, and has_failed.  Takes the lock.
+ */
+void served_image_set_failed (struct served_image *served,
+                              const struct image_key *key);
+
+/* --- The caller holds served->lock. --- */
+
+/* Takes the lock of the image file for all exports of it that are open in this
+ * server, or changes it: as a writer, or as a reader.  Returns 0 or -errno
+ * (reported).
+ */
+int served_image_lock (struct served_image *served, bool writing);
+void served_image_unlock (struct served_image *served);
+
+#endif /* QCOW2EXT_SERVED_IMAGE_H */

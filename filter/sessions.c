@@ -1,0 +1,392 @@
+/* qcow2ext: exports that are open, and the connections to them.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * All connections to an export share its session, and it ends with the last
+ * of them, so that the next client reads everything anew.  nbdkit's own
+ * per-connection contexts below us are not used: a session has one shared
+ * context, inside its store.
+ *
+ *              first client                last client leaves, idle look
+ *   (none) --------------> opening --> open ------------------> settling
+ *                             |         ^                          |  |
+ *                      failed |         +--------------------------+  |
+ *                             v           a client has joined,        |
+ *                           gone <-- closing <------------------------+
+ *                                                all is on disk, or lost
+ *
+ * Opening, settling (commits, flushes) and closing take time, and are done
+ * without the lock by one thread, which has set the state.  A new client joins
+ * a session that is open or settling.  It waits only for an opening or a
+ * closing, and only for those of its own export.
+ *
+ * If there is no space to settle, the session is open and has no users: what
+ * was written is in memory, the files stay locked, the next client joins, and
+ * each idle look tries again.  Every other failure loses changes, and the
+ * image is marked as failed before the session goes (see served-image.c).
+ *
+ * A handle is attached to its session by .open and detached by .finalize or
+ * .close, whichever comes first: a client that goes during negotiation sees
+ * no .finalize, a server that quits calls no .close.
+ *
+ * Locks: served->lock guards an image's list of sessions and their states;
+ * handles_lock the list of handles.  Neither is held while another is taken,
+ * nor across I/O, but for locking the image file.  A handle's lock keeps its
+ * session from going while a thread of a filter above us uses it.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "config.h"
+#include "sessions.h"
+
+static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct handle *handles;
+
+static void
+set_state (struct session *s, enum session_state state)
+{
+  s->state = state;
+  pthread_cond_broadcast (&s->changed);
+}
+
+static void
+free_if_gone (struct session *s)
+{
+  if (s->state != SESSION_GONE || s->waiting)
+    return;
+  pthread_cond_destroy (&s->changed);
+  free (s->snapshot);
+  free (s->description);
+  free (s);
+}
+
+/* Waits for a change of state, and returns the new one.  If that is
+ * SESSION_GONE, the session must not be touched any more.
+ */
+static enum session_state
+wait_for_change (struct session *s)
+{
+  enum session_state state;
+
+  s->waiting++;
+  pthread_cond_wait (&s->changed, &s->served->lock);
+  s->waiting--;
+  state = s->state;
+  free_if_gone (s);
+  return state;
+}
+
+static bool
+same_string (const char *a, const char *b)
+{
+  return a == b || (a && b && strcmp (a, b) == 0);
+}
+
+static struct session *
+find (struct served_image *served, const char *snapshot)
+{
+  struct session *s;
+
+  for (s = served->sessions; s; s = s->next)
+    if (same_string (s->snapshot, snapshot))
+      break;
+  return s;
+}
+
+static struct session *
+add (struct served_image *served, bool writable, const char *snapshot)
+{
+  struct session *s = calloc (1, sizeof *s);
+
+  if (s == NULL || (snapshot && !(s->snapshot = strdup (snapshot)))) {
+    nbdkit_error ("malloc: %m");
+    free (s);
+    return NULL;
+  }
+  pthread_cond_init (&s->changed, NULL);
+  s->served = served;
+  s->writable = writable;
+  s->next = served->sessions;
+  served->sessions = s;
+  return s;
+}
+
+/* Locks the image file as its sessions need it. */
+static int
+lock_image (struct served_image *served)
+{
+  bool writing = false;
+
+  for (const struct session *s = served->sessions; s; s = s->next)
+    writing |= s->writable;
+  if (served->sessions)
+    return served_image_lock (served, writing);
+  served_image_unlock (served);
+  return 0;
+}
+
+/* Opens a session that was added.  Returns 0 or -1 (reported). */
+static int
+open_session (struct session *s, nbdkit_backend *backend)
+{
+  struct served_image *served = s->served;
+  const bool writable = s->writable;
+  int r;
+
+  if (lock_image (served) < 0)
+    return -1;
+  pthread_mutex_unlock (&served->lock);
+  r = served_image_open (served, backend, s->snapshot, writable, &s->open);
+  if (r == 0)
+    s->description = image_describe (s->open.image);
+  pthread_mutex_lock (&served->lock);
+  if (r < 0)
+    return r;
+  /* If the image has refused to be written to, others may do so. */
+  s->writable = image_is_writable (s->open.image);
+  return lock_image (served) < 0 ? -1 : 0;
+}
+
+/* Closes a session that nobody uses, and removes it. */
+static void
+close_session (struct session *s)
+{
+  struct served_image *served = s->served;
+  struct session **p = &served->sessions;
+
+  set_state (s, SESSION_CLOSING);
+  pthread_mutex_unlock (&served->lock);
+  served_image_close (&s->open);
+  pthread_mutex_lock (&served->lock);
+
+  while (*p != s)
+    p = &(*p)->next;
+  *p = s->next;
+  lock_image (served);
+  set_state (s, SESSION_GONE);
+  free_if_gone (s);
+}
+
+static bool
+is_want_of_space (int r)
+{
+  return r == -ENOSPC || r == -EDQUOT;
+}
+
+/* Settles a session that is open; the state is SESSION_SETTLING then. */
+static int
+settle (struct session *s, bool idle)
+{
+  const bool said = s->no_space;
+  int r;
+
+  set_state (s, SESSION_SETTLING);
+  pthread_mutex_unlock (&s->served->lock);
+  r = image_settle (s->open.image, idle);
+  if (is_want_of_space (r) && !said)
+    nbdkit_error ("%s: there is no space to bring the image to its final "
+                  "state; it stays open and locked, and this is tried again "
+                  "every few seconds",
+                  s->served->path ? s->served->path : "the qcow2 image");
+  pthread_mutex_lock (&s->served->lock);
+  s->no_space = is_want_of_space (r);
+  return r;
+}
+
+/* Settles a session that is open and that nobody uses, and closes it if all is
+ * well, or if all is lost.  Returns whether it is gone.
+ */
+static bool
+settle_and_close (struct session *s)
+{
+  unsigned joined;
+  int r;
+
+  /* What clients did that came meanwhile and are gone may not be settled. */
+  s->ending = true;
+  do {
+    joined = s->joined;
+    r = settle (s, false);
+  } while (s->users == 0
+           && (r == -EBUSY
+               || (s->joined != joined
+                   && !image_is_unchanged (s->open.image))));
+  s->ending = false;
+
+  if (s->users > 0 || is_want_of_space (r)) {
+    set_state (s, SESSION_OPEN);
+    return false;
+  }
+  if (r < 0 || image_has_failed (s->open.image)) {
+    pthread_mutex_unlock (&s->served->lock);
+    served_image_set_failed (s->served, &s->open.key);
+    pthread_mutex_lock (&s->served->lock);
+  }
+  close_session (s);
+  return true;
+}
+
+struct session *
+session_get (struct served_image *served, nbdkit_backend *backend,
+             bool writable, const char *snapshot)
+{
+  struct session *s;
+
+  LOCK_FOR_SCOPE (&served->lock);
+  while ((s = find (served, snapshot)) != NULL) {
+    if (s->state == SESSION_OPEN || s->state == SESSION_SETTLING) {
+      s->users++;
+      s->joined++;
+      return s;
+    }
+    wait_for_change (s);
+  }
+  s = add (served, writable && snapshot == NULL && config.bitmap == NULL,
+           snapshot);
+  if (s == NULL)
+    return NULL;
+  if (open_session (s, backend) == -1) {
+    close_session (s);
+    return NULL;
+  }
+  s->users++;
+  set_state (s, SESSION_OPEN);
+  return s;
+}
+
+void
+session_put (struct session *s)
+{
+  LOCK_FOR_SCOPE (&s->served->lock);
+  s->users--;
+  while (s->users == 0) {
+    if (s->state == SESSION_OPEN) {
+      settle_and_close (s);
+      return;
+    }
+    /* The last but one to leave is at it, and all is his. */
+    if (s->state == SESSION_SETTLING && s->ending
+        && image_is_unchanged (s->open.image))
+      return;
+    if (wait_for_change (s) == SESSION_GONE)
+      return;
+  }
+}
+
+void
+sessions_look (struct served_image *served)
+{
+  LOCK_FOR_SCOPE (&served->lock);
+  for (struct session *s = served->sessions; s; s = s->next) {
+    if (s->state != SESSION_OPEN)
+      continue;                 /* another thread has it in hand */
+    if (s->users == 0) {
+      if (settle_and_close (s))
+        return;                 /* the others: next time */
+    }
+    else {
+      settle (s, true);
+      set_state (s, SESSION_OPEN); /* a client that has left waits for it */
+    }
+  }
+}
+
+void
+sessions_end (struct served_image *served)
+{
+  struct session *s;
+
+  LOCK_FOR_SCOPE (&served->lock);
+  s = served->sessions;
+  while (s) {
+    if (s->state == SESSION_OPEN) {
+      const int r = settle (s, false);
+
+      if (is_want_of_space (r))
+        nbdkit_error ("%s: what was written since the last flush, and dirty "
+                      "bitmaps, may not be on disk: %s; the image is sound",
+                      served->path ? served->path : "the qcow2 image",
+                      strerror (-r));
+      set_state (s, SESSION_OPEN);
+      s = s->next;
+    }
+    else if (wait_for_change (s) == SESSION_GONE)
+      s = served->sessions;
+  }
+}
+
+static void
+handle_free (struct handle *h)
+{
+  pthread_rwlock_destroy (&h->leaving);
+  free (h);
+}
+
+struct handle *
+handle_open (struct served_image *served, nbdkit_backend *backend,
+             bool readonly, const char *snapshot)
+{
+  struct handle *h = calloc (1, sizeof *h);
+
+  if (h == NULL) {
+    nbdkit_error ("calloc: %m");
+    return NULL;
+  }
+  pthread_rwlock_init (&h->leaving, NULL);
+  h->readonly = readonly;
+  h->session = session_get (served, backend, !readonly, snapshot);
+  if (h->session == NULL) {
+    handle_free (h);
+    return NULL;
+  }
+
+  LOCK_FOR_SCOPE (&handles_lock);
+  h->next = handles;
+  h->prev = &handles;
+  if (h->next)
+    h->next->prev = &h->next;
+  handles = h;
+  return h;
+}
+
+void
+handle_detach (struct handle *h)
+{
+  struct session *s;
+
+  pthread_rwlock_wrlock (&h->leaving);
+  s = h->session;
+  h->session = NULL;
+  pthread_rwlock_unlock (&h->leaving);
+  if (s)
+    session_put (s);
+}
+
+void
+handle_close (struct handle *h)
+{
+  handle_detach (h);
+  {
+    LOCK_FOR_SCOPE (&handles_lock);
+    *h->prev = h->next;
+    if (h->next)
+      h->next->prev = h->prev;
+  }
+  handle_free (h);
+}
+
+void
+handles_free (void)
+{
+  while (handles) {
+    struct handle *h = handles;
+
+    handles = h->next;
+    handle_free (h);
+  }
+}

@@ -1,0 +1,21 @@
+/* qcow2ext: stores of the files of a chain.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_STORE_OPEN_H
+#define QCOW2EXT_STORE_OPEN_H
+
+#include "image/image.h"
+#include "name-policy.h"
+
+/* The engine's door to the files; opaque is the struct named_files.  Files
+ * are opened for reading only, but for the data file of the served image.  The
+ * rules are those of name-policy.c.
+ */
+int named_open_data (void *opaque, unsigned depth, const struct store *of,
+                     const char *name, struct store **store);
+int named_open_backing (void *opaque, unsigned depth, const struct store *of,
+                        const char *name, const char *format,
+                        struct store **store, enum image_format *as);
+
+#endif /* QCOW2EXT_STORE_OPEN_H */

@@ -1,0 +1,252 @@
+/* qcow2ext: the store of the image file, which changes over to our own
+ * descriptor of it.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * An image is read through the layers below us, whatever they are.  But these
+ * cannot grow it, so writing wants our own descriptor of the file; and two
+ * ways to one file are safe only if nothing between us and the file changes
+ * or keeps what passes (cow, cache, luks, offset...).
+ *
+ *   below --first change, path proven clear--> own
+ *         --not proven--> below, which cannot grow; a pair is refused
+ *
+ * The proof is in path-proof.c.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/report.h"
+#include "config.h"
+#include "path-proof.h"
+#include "store-below.h"
+#include "store-file.h"
+#include "store-switch.h"
+
+struct store_switch {
+  struct store store;
+  _Atomic (struct store *) current; /* below or own */
+  struct store *below;
+  struct store *own;            /* NULL: not a local file */
+  struct path path;             /* to below, and own */
+  bool pair;                    /* the image has an external data file */
+};
+
+static struct store *
+current (struct store *store)
+{
+  return atomic_load_explicit (&((struct store_switch *) store)->current,
+                               memory_order_acquire);
+}
+
+static int
+switch_pread (struct store *s, void *buf, size_t count, uint64_t offset)
+{
+  return store_pread (current (s), buf, count, offset);
+}
+
+static int
+switch_get_size (struct store *s, uint64_t *size)
+{
+  return store_get_size (current (s), size);
+}
+
+static int
+switch_extent (struct store *s, uint64_t offset, uint64_t *end,
+               unsigned *type)
+{
+  return store_extent (current (s), offset, end, type);
+}
+
+static int
+switch_cache (struct store *s, uint64_t count, uint64_t offset)
+{
+  return store_cache (current (s), count, offset);
+}
+
+static int
+switch_pwrite (struct store *s, const void *buf, size_t count,
+                    uint64_t offset)
+{
+  return store_pwrite (current (s), buf, count, offset);
+}
+
+static int
+switch_zero (struct store *s, uint64_t count, uint64_t offset,
+                  unsigned flags)
+{
+  return store_zero (current (s), count, offset, flags);
+}
+
+static int
+switch_discard (struct store *s, uint64_t count, uint64_t offset)
+{
+  return store_discard (current (s), count, offset);
+}
+
+static int
+switch_flush (struct store *s)
+{
+  return store_flush (current (s));
+}
+
+static int
+switch_resize (struct store *s, uint64_t size)
+{
+  return store_resize (current (s), size);
+}
+
+static void
+switch_close (struct store *store)
+{
+  struct store_switch *s = (struct store_switch *) store;
+
+  store_close (s->below);
+  store_close (s->own);
+  free (s->store.name);
+  free (s);
+}
+
+static const struct store_ops switch_ops = {
+  .pread = switch_pread,
+  .get_size = switch_get_size,
+  .extent = switch_extent,
+  .cache = switch_cache,
+  .pwrite = switch_pwrite,
+  .zero = switch_zero,
+  .discard = switch_discard,
+  .flush = switch_flush,
+  .resize = switch_resize,
+  .close = switch_close,
+};
+
+struct store *
+store_switch_open (nbdkit_backend *backend, const char *name, int readonly,
+                  bool serialize, int fd)
+{
+  struct store_switch *s = calloc (1, sizeof *s);
+
+  if (s)
+    s->store.name = strdup (name);
+  if (fd != -1 && s)
+    s->own = store_file_new (fd, name);
+  if (s == NULL || s->store.name == NULL || (fd != -1 && s->own == NULL)) {
+    nbdkit_error ("%s: %m", name);
+    goto error;
+  }
+  s->store.ops = &switch_ops;
+  s->below = store_below_open (backend, name, readonly, serialize);
+  if (s->below == NULL)
+    goto error;
+  if (s->own) {
+    const int r = path_looks_clear (s->below, s->own);
+
+    if (r < 0) {
+      nbdkit_error ("%s: the file cannot be read: %s", name, strerror (-r));
+      goto error;
+    }
+    if (r == 0) {
+      store_close (s->own);
+      s->own = NULL;
+    }
+  }
+  s->path = (struct path) {
+    .backend = backend, .serialize = serialize, .own = s->own,
+  };
+  store_get_size (s->below, &s->path.size); /* it keeps what it was */
+  s->store.readonly = s->below->readonly
+    || (s->own && store_file_is_readonly_device (s->own));
+  s->store.fixed_size = s->own && s->own->fixed_size;
+  atomic_init (&s->current, s->below);
+  return &s->store;
+
+ error:
+  if (s) {
+    store_close (s->below);
+    store_close (s->own);
+    free (s->store.name);
+  }
+  free (s);
+  return NULL;
+}
+
+bool
+store_switch_is_local (const struct store *store)
+{
+  return ((const struct store_switch *) store)->own != NULL;
+}
+
+const char *
+store_switch_refuse (void *opaque, bool has_data_file)
+{
+  struct store_switch *s = opaque;
+
+  s->pair = has_data_file;
+  if (s->pair && (s->own == NULL || s->own->readonly)
+      && !config.trust_below)
+    return "it has an external data file, and is not a local file that we "
+      "can open for writing ourselves; put filters that change what is in "
+      "it before --filter=qcow2ext, or give qcow2ext-trust-below=true";
+  return NULL;
+}
+
+/* Does the name of the image lead to another file by now?  With fd= the plugin
+ * does not look at names.
+ */
+static bool
+has_moved (const struct store_switch *s)
+{
+  return s->own && config.image_fd == -1
+    && !store_file_is_at (s->own, s->store.name);
+}
+
+int
+store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
+                    bool *can_grow)
+{
+  struct store_switch *s = opaque;
+  int r;
+
+  *can_grow = false;
+  /* Look first: the proof would write to what now has the name. */
+  if (has_moved (s)) {
+    report_error ("%s: the image has been renamed, removed or replaced since "
+                  "it was opened, so it is not written to; disconnect all "
+                  "clients, and the next one gets what is there now",
+                  s->store.name);
+    return -EROFS;
+  }
+  r = path_prove (&s->path, offset, length, grow);
+  if (r == 0) {
+    atomic_store_explicit (&s->current, s->own, memory_order_release);
+    *can_grow = grow;
+    report_debug ("%s: the path to the file is clear", s->store.name);
+    return 0;
+  }
+  if (r == -PATH_CHANGED) {
+    report_error ("%s: another program has written to the image since it was "
+                  "opened, so it is not written to here; end that program, "
+                  "and disconnect all clients", s->store.name);
+    return -EROFS;
+  }
+  if (r != -PATH_NOT_CLEAR) {
+    report_error ("%s: whether the path to the file is clear could not be "
+                  "found out: %s", s->store.name, strerror (-r));
+    return r;
+  }
+  if (s->pair && !config.trust_below) {
+    report_error ("%s: the image has an external data file and cannot be "
+                  "written to: a filter between qcow2ext and the file (such "
+                  "as cow, cache or offset) keeps or changes what is "
+                  "written; put it before --filter=qcow2ext, or give "
+                  "qcow2ext-trust-below=true", s->store.name);
+    return -EROFS;
+  }
+  report_debug ("%s: the image is written to through the layers below and "
+                "cannot grow", s->store.name);
+  return 0;
+}

@@ -1,0 +1,28 @@
+/* qcow2ext: the store of the image file, which changes over to our own
+ * descriptor of it.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_STORE_SWITCH_H
+#define QCOW2EXT_STORE_SWITCH_H
+
+#include <nbdkit-filter.h>
+
+#include "image/image.h"
+
+/* Opens the image through the layers below.  fd is our own descriptor of the
+ * image file, or -1 if it is not a local file; it is taken, even on failure.
+ * Returns NULL (reported) on failure.
+ */
+struct store *store_switch_open (nbdkit_backend *backend, const char *name,
+                                 int readonly, bool serialize, int fd);
+
+/* Is what lies below us that local file, unchanged? */
+bool store_switch_is_local (const struct store *store);
+
+/* What the engine asks when the image is written to; opaque is the store. */
+const char *store_switch_refuse (void *opaque, bool has_data_file);
+int store_switch_prove (void *opaque, uint64_t offset, uint64_t length,
+                        bool grow, bool *can_grow);
+
+#endif /* QCOW2EXT_STORE_SWITCH_H */
