@@ -369,12 +369,12 @@ store_all (struct tracker *t)
 static bool
 is_busy (struct tracker *t)
 {
-  struct epochs *epochs = &t->w->epochs;
-  unsigned old;
+  struct writer *w = t->w;
+  unsigned epoch;
 
-  deferred_free_reap (&t->w->frees);
-  return epochs_advance (epochs, &old) ? !epochs_drained (epochs, old)
-                                       : !epochs_idle (epochs);
+  deferred_free_reap (&w->frees);
+  return !(epochs_advance (&w->epochs, &epoch)
+           ? epochs_drained (&w->epochs, epoch) : epochs_idle (&w->epochs));
 }
 
 int

@@ -21,7 +21,7 @@
 #include <libdeflate.h>
 #endif
 
-#include "data/compress.h"
+#include "data/decoder.h"
 #include "disk/format.h"
 
 /* The most that a frame may ask to be remembered, as a power of two: more

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
@@ -21,6 +21,7 @@
 #include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
+#include "image/image.h"
 #include "image/layer-open.h"
 #include "image/settle.h"
 #include "image/writer.h"
@@ -88,6 +89,18 @@ open_chain (struct image *image, struct store *store,
   return r;
 }
 
+/* Whoever gives a pass phrase counts on encryption. */
+static int
+check_encryption (const struct image *image)
+{
+  for (const struct layer *l = image->top; l; l = l->backing)
+    if (l->header.encrypted)
+      return 0;
+  report_error ("%s: a pass phrase was given, but the image is not encrypted",
+                image->top->file->name);
+  return -EINVAL;
+}
+
 /* Checks an image because the user wants it; errors are no failure. */
 static int
 check_at_open (struct image *image)
@@ -135,9 +148,26 @@ why_read_only (const struct image *image, const struct image_write_env *env)
   return env->refuse (env->opaque, layer->geo.has_data_file);
 }
 
-static int
-open_for_writing (struct image *image, const struct image_write_env *env)
+/* A backup program trusts a bitmap to record, unless it is told. */
+static void
+warn_about_bitmaps (const struct layer *layer)
 {
+  const struct bitmap_list *list = layer->bitmaps;
+
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((list->bitmap[i].flags & QCOW2_BITMAP_AUTO)
+        && !list->bitmap[i].usable)
+      report_warning ("%s: bitmap \"%s\" is marked as in use or is damaged (a "
+                      "program that recorded in it was killed?) and does not "
+                      "record what is written from now on; make a new one in "
+                      "its place, with a full backup",
+                      layer->file->name, list->bitmap[i].name);
+}
+
+static int
+open_for_writing (struct image *image, const struct image_options *options)
+{
+  const struct image_write_env *env = options->write_env;
   const char *why = why_read_only (image, env);
 
   if (why) {
@@ -145,6 +175,8 @@ open_for_writing (struct image *image, const struct image_write_env *env)
                     image->top->file->name, why);
     return 0;
   }
+  if (options->warn_bitmaps)
+    warn_about_bitmaps (image->top);
   return writer_open (image->top, env);
 }
 
@@ -159,12 +191,14 @@ image_open (struct store *store, const struct image_options *options,
     store_close (store);
   else
     r = open_chain (image, store, options);
+  if (r == 0 && options->want_encryption)
+    r = check_encryption (image);
   if (r == 0 && options->bitmap)
     r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0 && options->write_env)
-    r = open_for_writing (image, options->write_env);
+    r = open_for_writing (image, options);
 
   if (r < 0) {
     if (r == -ENOMEM)
@@ -229,6 +263,8 @@ image_describe (const struct image *image)
     fputs (", extended L2", f);
   if (h->compression_type == QCOW2_COMPRESSION_ZSTD)
     fputs (", zstd", f);
+  if (h->encrypted)
+    fputs (", encrypted", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
              layer->geo.data_file_raw ? "raw " : "",
@@ -264,9 +300,7 @@ image_snapshots (const struct image *image)
 struct store *
 image_data_file (const struct image *image)
 {
-  const struct layer *top = image->top;
-
-  return top->geo.has_data_file ? top->clusters : NULL;
+  return image->top->data_file;
 }
 
 /* --- requests --- */
