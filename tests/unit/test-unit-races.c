@@ -34,7 +34,7 @@
 
 #include "crash-workloads.h"
 #include "disk/format.h"
-#include "base/mutant.h"
+#include "mutant.h"
 #include "scheduler.h"
 
 const char *qcow2_mutant;
