@@ -189,6 +189,7 @@ open_image (struct served_image *served, struct store *store,
     .check = config.check && purpose->snapshot == NULL,
     .want_data_file = config.data_file != NULL,
     .warn = !served->warned,
+    .warn_bitmaps = !served->warned_bitmaps,
   };
   struct image *image = NULL;
 
@@ -205,6 +206,8 @@ open_image (struct served_image *served, struct store *store,
     image = NULL;
   named_files_free (&files);
   served->warned = true;
+  if (image && image_is_writable (image))
+    served->warned_bitmaps = true;
   return image;
 }
 
@@ -253,7 +256,7 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   const int fd = open_local (served, writable, &st);
   struct purpose purpose = { .snapshot = snapshot, .lock = config.lock,
                              .serve = true };
-  struct store *store;
+  struct store *store, *data;
 
   o->key = key_of (fd, &st);
   o->has_failed = has_failed (served, &o->key);
@@ -289,10 +292,10 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
                          &st, &purpose);
   if (o->image == NULL)
     return -1;
+  data = image_data_file (o->image);
   /* It may have refused to be written to: others may, then. */
-  return config.lock && image_data_file (o->image) && !config.data_is_nbd
-    && store_file_lock (image_data_file (o->image), image_is_writable (o->image)) < 0
-    ? -1 : 0;
+  return config.lock && data && !config.data_is_nbd
+    && store_file_lock (data, image_is_writable (o->image)) < 0 ? -1 : 0;
 }
 
 void

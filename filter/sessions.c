@@ -208,10 +208,15 @@ settle_and_close (struct session *s)
   int r;
 
   /* What clients did that came meanwhile and are gone may not be settled. */
+  s->ending = true;
   do {
     joined = s->joined;
     r = settle (s, false);
-  } while (s->users == 0 && (s->joined != joined || r == -EBUSY));
+  } while (s->users == 0
+           && (r == -EBUSY
+               || (s->joined != joined
+                   && !image_is_unchanged (s->open.image))));
+  s->ending = false;
 
   if (s->users > 0 || is_want_of_space (r)) {
     set_state (s, SESSION_OPEN);
@@ -264,6 +269,10 @@ session_put (struct session *s)
       settle_and_close (s);
       return;
     }
+    /* The last but one to leave is at it, and all is his. */
+    if (s->state == SESSION_SETTLING && s->ending
+        && image_is_unchanged (s->open.image))
+      return;
     if (wait_for_change (s) == SESSION_GONE)
       return;
   }
@@ -282,7 +291,7 @@ sessions_look (struct served_image *served)
     }
     else {
       settle (s, true);
-      set_state (s, SESSION_OPEN);
+      set_state (s, SESSION_OPEN); /* a client that has left waits for it */
     }
   }
 }

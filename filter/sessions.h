@@ -37,6 +37,7 @@ struct session {
   unsigned waiting;             /* threads that wait for that */
   unsigned users;
   unsigned joined;              /* how many ever */
+  bool ending;                  /* nobody used it when settling began */
   bool writable;                /* the files are, or are to be, open so */
   bool no_space;                /* settling has failed for want of it */
 };

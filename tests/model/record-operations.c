@@ -3,10 +3,14 @@
  *
  * For changes that must not change behaviour: built in two trees, this prints
  * the same if in both the crash tests' workloads lead to the same operations,
- * with the same bytes, in the same order.  Workloads with a request that is
- * stopped half-way are left out: in these the order is up to the threads.
+ * with the same bytes, in the same order.  Requests that the tests do while
+ * another one is stopped are left out: their order is up to the threads.
  *
  *   record-operations [ROUNDS]   random workloads for each image; default 20
+ *   record-operations -u [ROUNDS]
+ *                                the same, but the order of writes between two
+ *                                flushes does not count, and workloads in which
+ *                                something is made to fail are left out
  *   record-operations IMAGE NAME VARIANT|SEED
  *                                every operation of one workload
  *
@@ -24,6 +28,7 @@
 
 static const char *only_image, *only_name;
 static uint64_t only_number;
+static bool unordered;
 
 /* FNV-1a. */
 static uint64_t
@@ -49,6 +54,27 @@ hash_op (uint64_t hash, const struct memory_op *op)
   return hash;
 }
 
+/* Between flushes, a sum of hashes is the same in any order. */
+static uint64_t
+hash_log (const struct memory_log *log)
+{
+  uint64_t hash = UINT64_C (0xcbf29ce484222325), sum = 0;
+
+  for (size_t i = 0; i < log->count; i++) {
+    const struct memory_op *op = &log->op[i];
+
+    if (!unordered)
+      hash = hash_op (hash, op);
+    else if (op->kind == MEMORY_WRITE)
+      sum += hash_op (0, op);
+    else {
+      hash = hash_op (hash_bytes (hash, &sum, sizeof sum), op);
+      sum = 0;
+    }
+  }
+  return hash_bytes (hash, &sum, sizeof sum);
+}
+
 static void
 print_op (const struct memory_op *op)
 {
@@ -57,27 +83,28 @@ print_op (const struct memory_op *op)
           op->length, hash_op (0, op), op->failed ? " failed" : "");
 }
 
-static bool
-has_threads (const struct workload *workload)
+/* One request after the other, whatever the workload has in mind. */
+static void
+take_turns (struct workload *workload)
 {
-  for (size_t i = 0; i < workload->steps; i++)
-    if (workload->step[i].pause.nth || workload->step[i].n_during)
-      return true;
-  return false;
+  for (size_t i = 0; i < workload->steps; i++) {
+    workload->step[i].pause.nth = 0;
+    workload->step[i].n_during = 0;
+  }
 }
 
 static void
-record (const struct workload *workload, uint64_t number)
+record (struct workload *workload, uint64_t number)
 {
-  uint64_t hash = UINT64_C (0xcbf29ce484222325);
   struct world w;
 
   if (only_image
       && (strcmp (workload->spec->name, only_image)
           || strcmp (workload->name, only_name) || number != only_number))
     return;
-  if (has_threads (workload))
+  if (unordered && workload->fault.nth)
     return;
+  take_turns (workload);
 
   world_open (&w, workload->spec, workload->l2_cache);
   w.log.fault = workload->fault;
@@ -87,10 +114,9 @@ record (const struct workload *workload, uint64_t number)
   for (size_t i = 0; i < workload->steps; i++)
     world_step (&w, &workload->step[i]);
   world_close (&w);
-  for (size_t i = 0; i < w.log.count; i++)
-    hash = hash_op (hash, &w.log.op[i]);
   printf ("%s %s %" PRIu64 ": %zu operations, %016" PRIx64 "\n",
-          workload->spec->name, workload->name, number, w.log.count, hash);
+          workload->spec->name, workload->name, number, w.log.count,
+          hash_log (&w.log));
   for (size_t i = 0; only_image && i < w.log.count; i++)
     print_op (&w.log.op[i]);
   world_free (&w);
@@ -99,17 +125,23 @@ record (const struct workload *workload, uint64_t number)
 int
 main (int argc, char *argv[])
 {
-  const unsigned rounds = argc == 2 ? strtoul (argv[1], NULL, 0) : 20;
   struct directed_cursor at = { 0 };
   struct workload workload;
+  unsigned rounds;
 
+  if (argc > 1 && strcmp (argv[1], "-u") == 0) {
+    unordered = true;
+    argc--;
+    argv++;
+  }
+  rounds = argc == 2 ? strtoul (argv[1], NULL, 0) : 20;
   if (argc == 4) {
     only_image = argv[1];
     only_name = argv[2];
     only_number = strtoull (argv[3], NULL, 0);
   }
   else if (argc > 2) {
-    fprintf (stderr, "usage: %s [ROUNDS | IMAGE NAME VARIANT]\n", argv[0]);
+    fprintf (stderr, "usage: %s [[-u] ROUNDS | IMAGE NAME VARIANT]\n", argv[0]);
     return EXIT_FAILURE;
   }
   crash_quiet ();

@@ -7,9 +7,10 @@
  *   CALL NAME NTH ERRNO
  *
  * The nth CALL (from 1; pread, pwrite, fdatasync, fallocate or ftruncate) on a
- * file whose path ends with NAME fails, once.  Counting begins anew when that
- * file changes.  If there is none, nothing fails.  What has failed is told by
- * creating the same name with ".met".
+ * file whose path ends with NAME fails, once; if NTH is 0, each does.  With an
+ * ERRNO of 0 they do not fail, but wait until that file has gone.  Counting
+ * begins anew when that file changes.  If there is none, nothing fails.  What
+ * has failed, or waits, is told by creating the same name with ".met".
  */
 
 /* Not build-config.h: here both names of a call are needed. */
@@ -58,7 +59,7 @@ fails (const char *call, int fd)
 {
   const char *name = getenv ("FAIL_IO");
   char now[300], link[64], path[4096], wanted[32], file[200], met[4096];
-  int nth, error, saved_errno = errno;
+  int nth, error = 0, saved_errno = errno;
   bool hit = false;
   ssize_t n;
 
@@ -75,16 +76,19 @@ fails (const char *call, int fd)
     snprintf (link, sizeof link, "/proc/self/fd/%d", fd);
     n = readlink (link, path, sizeof path - 1);
     path[n > 0 ? n : 0] = '\0';
-    hit = ends_with (path, file) && ++calls == nth;
+    hit = ends_with (path, file) && (++calls == nth || nth == 0);
   }
   if (hit) {
     snprintf (met, sizeof met, "%s.met", name);
     close (open (met, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
-    saved_errno = error;
+    if (error)
+      saved_errno = error;
   }
   pthread_mutex_unlock (&lock);
+  while (hit && error == 0 && access (name, F_OK) == 0)
+    usleep (10000);
   errno = saved_errno;
-  return hit;
+  return hit && error;
 }
 
 /* Calls go by two names, which are the same where files are large anyway. */

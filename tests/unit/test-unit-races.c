@@ -338,6 +338,25 @@ first_writes (struct race *r, uint64_t c)
   return true;
 }
 
+/* A commit copies the tables while a first write moves another one, or the same
+ * one, out of a snapshot.
+ */
+static bool
+commit_first_write (struct race *r, uint64_t c)
+{
+  const uint64_t table = (c / (r->spec->extended ? 16 : 8)) * c;
+
+  if (r->variant >= 3)
+    return false;
+  then (r, 0, WRITE, 0, c / 2);
+  then (r, 0, FLUSH, 0, 0);
+  if (r->variant == 2 || table >= r->spec->size)
+    then (r, 1, WRITE, 2 * c, c / 2);
+  else
+    then (r, 1, r->variant ? ZERO : WRITE, table, r->variant ? c : c / 2);
+  return true;
+}
+
 /* The data file is found to be empty where it soon is not. */
 static bool
 hole_zero_write (struct race *r, uint64_t c)
@@ -416,6 +435,9 @@ static const struct {
   { "first-writes", first_writes,
     { "empty", "snapshot", "compressed-snapshot", "pair", "raw-empty",
       "1-bit", "bitmaps" } },
+  { "commit-first-write", commit_first_write,
+    { "snapshot", "compressed-snapshot", "extended-snapshot", "empty",
+      "pair" } },
   { "hole-zero-write", hole_zero_write,
     { "pair-empty", "pair-extended", "raw-empty", "raw-extended" } },
   { "write-hole-write", write_hole_write,
@@ -1221,6 +1243,8 @@ static const struct {
     "a new L2 table is made without a look whether another plan has" },
   { "start_twice", "first-writes",
     "a session is prepared for without a look whether another has" },
+  { "l1_after_l2", "commit-first-write",
+    "a commit copies L2 tables and, in a later critical section, L1 entries" },
   { "bitmap_look_first", "settle-flush",
     "a change looks whether bitmaps are open and then counts as in flight" },
   { "bitmap_no_grace", "settle-flush",

@@ -32,8 +32,8 @@ int
 health_fail (struct health *h, const char *why)
 {
   if (!atomic_exchange (&h->failed, true))
-    report_error ("%s: %s; the image refuses all further writes until it is "
-                  "closed and opened again", h->file->name, why);
+    report_error ("%s: %s; the image refuses all further writes until the "
+                  "server is started again", h->file->name, why);
   return -EIO;
 }
 

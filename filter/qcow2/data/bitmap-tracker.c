@@ -36,8 +36,8 @@
 #include "base/mutant.h"
 #include "base/pause-point.h"
 #include "data/bitmap-tracker.h"
-#include "disk/bitmap-directory.h"
 #include "data/writer.h"
+#include "disk/bitmap-directory.h"
 #include "space/allocator.h"
 
 /* A bitmap that records. */

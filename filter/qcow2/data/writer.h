@@ -47,6 +47,7 @@ struct writer {
   struct mapping_update update;
   struct range_locks ranges;
   struct place place;
+  struct tracker *tracker;      /* of bitmaps; NULL: none records changes */
 
   /* Of image/writer.c: the first change is prepared for, once. */
   int (*start) (struct writer *w); /* 0 or -errno */
@@ -59,8 +60,6 @@ struct writer {
   atomic_bool said_no_space;    /* the log says that there is none */
   atomic_bool active;           /* written to since settling last looked */
   atomic_bool settled;          /* nothing was written since settling */
-
-  struct tracker *tracker;      /* of bitmaps; NULL: none records changes */
 };
 
 #endif /* QCOW2_WRITER_H */

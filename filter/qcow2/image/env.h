@@ -58,6 +58,7 @@ struct image_options {
   size_t decoded_cache_size;    /* likewise */
   bool want_data_file;          /* fail if the image does not use one */
   bool warn;                    /* report dirty and corrupt images */
+  bool warn_bitmaps;            /* report bitmaps that will not record */
 };
 
 #endif /* QCOW2_ENV_H */

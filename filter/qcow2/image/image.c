@@ -136,9 +136,26 @@ why_read_only (const struct image *image, const struct image_write_env *env)
   return env->refuse (env->opaque, layer->geo.has_data_file);
 }
 
-static int
-open_for_writing (struct image *image, const struct image_write_env *env)
+/* A backup program trusts a bitmap to record, unless it is told. */
+static void
+warn_about_bitmaps (const struct layer *layer)
 {
+  const struct bitmap_list *list = layer->bitmaps;
+
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((list->bitmap[i].flags & QCOW2_BITMAP_AUTO)
+        && !list->bitmap[i].usable)
+      report_warning ("%s: bitmap \"%s\" is marked as in use or is damaged (a "
+                      "program that recorded in it was killed?) and does not "
+                      "record what is written from now on; make a new one in "
+                      "its place, with a full backup",
+                      layer->file->name, list->bitmap[i].name);
+}
+
+static int
+open_for_writing (struct image *image, const struct image_options *options)
+{
+  const struct image_write_env *env = options->write_env;
   const char *why = why_read_only (image, env);
 
   if (why) {
@@ -146,6 +163,8 @@ open_for_writing (struct image *image, const struct image_write_env *env)
                     image->top->file->name, why);
     return 0;
   }
+  if (options->warn_bitmaps)
+    warn_about_bitmaps (image->top);
   return writer_open (image->top, env);
 }
 
@@ -165,7 +184,7 @@ image_open (struct store *store, const struct image_options *options,
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0 && options->write_env)
-    r = open_for_writing (image, options->write_env);
+    r = open_for_writing (image, options);
 
   if (r < 0) {
     if (r == -ENOMEM)
@@ -305,6 +324,14 @@ image_has_failed (const struct image *image)
   const struct writer *w = image->top->writer;
 
   return w && !health_ok (&w->health) && !w->refused;
+}
+
+bool
+image_is_unchanged (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started || !w->active;
 }
 
 int

@@ -69,6 +69,9 @@ bool image_is_writable (const struct image *image);
  */
 bool image_has_failed (const struct image *image);
 
+/* Has nothing been written since settling last began? */
+bool image_is_unchanged (const struct image *image);
+
 /* Writes guest data.  What has been written is durable after image_flush.
  * Requests that overlap may be done in any order; those that do not overlap
  * never disturb each other.  Return 0 or -errno.

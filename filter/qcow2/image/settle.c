@@ -44,14 +44,15 @@ int
 layer_settle (struct layer *layer, bool idle)
 {
   struct writer *w = layer->writer;
-  bool was_settled;
+  bool was_active, was_settled;
   int r;
 
   if (w == NULL || !w->started || w->start_error)
     return 0;
   if (!health_ok (&w->health))
     return -EIO;                /* reported when it failed */
-  if (idle && atomic_exchange (&w->active, false))
+  was_active = atomic_exchange (&w->active, false);
+  if (idle && was_active)
     return 0;                   /* next time */
 
   PAUSE_POINT ("settle: nothing was active");
