@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "location.h"
+
 /* What the command line said.  Constant after config_complete. */
 struct config {
   char *image_path;             /* the plugin's file=, absolute, or the path
@@ -19,8 +21,11 @@ struct config {
 
   char *data_file;              /* absolute, or NULL */
   bool data_is_nbd;             /* data_file is a URI */
-  char *backing_file;           /* absolute, "none", or NULL */
-  char *backing_format;         /* "raw", "qcow2", or NULL */
+  struct location *backing;     /* of the layers from the top downwards; the
+                                   last one may be "none" */
+  size_t nr_backing;
+  char **backing_formats;       /* likewise: "raw", "qcow2", "auto" */
+  size_t nr_backing_formats;
   char **allow;                 /* resolved directories */
   size_t nr_allow;
   bool allow_none;
@@ -50,9 +55,9 @@ void config_free (void);
 #define CONFIG_HELP                                                     \
   "qcow2ext-data-file=<FILE>|<URI>   External data file, or an NBD server\n" \
   "                                  that has it, whatever the image says.\n" \
-  "qcow2ext-backing-file=<FILE>|none Backing file, whatever the image\n" \
-  "                                  says.\n"                           \
-  "qcow2ext-backing-format=raw|qcow2 Format of the backing file.\n"     \
+  "qcow2ext-backing-file=<FILE>|<URI>|none   Backing file, whatever the\n" \
+  "                                  image says; again for the next layers.\n" \
+  "qcow2ext-backing-format=raw|qcow2|auto    Its format; likewise.\n"   \
   "qcow2ext-allow=<DIR>|none         Where files that an image names may\n" \
   "                                  be (repeatable; default: the image's\n" \
   "                                  own directory).\n"                 \
@@ -62,6 +67,8 @@ void config_free (void);
   "                                  what changed is data, the rest holes.\n" \
   "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \
   "                                  not write to it if it has errors.\n" \
+  "qcow2ext-passphrase=<TEXT>|+<FILE>|-<FD>|-\n"                       \
+  "                                  Pass phrase of an encrypted image.\n" \
   "qcow2ext-lock=<BOOL>              Lock the image against other users\n" \
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \

@@ -70,7 +70,7 @@ released (struct place *place, uint64_t count, uint64_t offset, bool unmap)
     known_holes_forget (&place->holes);
   /* The guest does not see any more what is there. */
   if (unmap)
-    store_discard (place->layer->clusters, count, offset);
+    store_discard (place->layer->data_file, count, offset);
 }
 
 const struct place_ops place_fixed_ops = {
