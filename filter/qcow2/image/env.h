@@ -29,6 +29,15 @@ struct image_env {
   int (*open_backing) (void *opaque, unsigned depth, const struct store *of,
                        const char *name, const char *format,
                        struct store **store, enum image_format *as);
+
+  /* Opens the encryption of the image in store "of", whose LUKS header is in
+   * the length bytes at offset.  *store lies in front of clusters and goes on
+   * using that, which is closed after it.  If this fails, *store stays as it
+   * was.
+   */
+  int (*open_encrypted) (void *opaque, struct store *of, uint64_t offset,
+                         uint64_t length, struct store *clusters,
+                         struct store **store);
   void *opaque;
 };
 
@@ -62,6 +71,7 @@ struct image_options {
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
   bool want_data_file;          /* fail if the image does not use one */
+  bool want_encryption;         /* fail if no layer is encrypted */
   bool warn;                    /* report dirty and corrupt images */
   bool warn_bitmaps;            /* report bitmaps that will not record */
 };

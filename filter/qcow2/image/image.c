@@ -89,6 +89,18 @@ open_chain (struct image *image, struct store *store,
   return r;
 }
 
+/* Whoever gives a pass phrase counts on encryption. */
+static int
+check_encryption (const struct image *image)
+{
+  for (const struct layer *l = image->top; l; l = l->backing)
+    if (l->header.encrypted)
+      return 0;
+  report_error ("%s: a pass phrase was given, but the image is not encrypted",
+                image->top->file->name);
+  return -EINVAL;
+}
+
 /* Checks an image because the user wants it; errors are no failure. */
 static int
 check_at_open (struct image *image)
@@ -179,6 +191,8 @@ image_open (struct store *store, const struct image_options *options,
     store_close (store);
   else
     r = open_chain (image, store, options);
+  if (r == 0 && options->want_encryption)
+    r = check_encryption (image);
   for (size_t i = 0; r == 0 && i < options->nr_bitmaps; i++)
     r = options->bitmap_chain
       ? bitmap_export_chain (image, options->bitmaps[i])
@@ -251,6 +265,8 @@ image_describe (const struct image *image)
     fputs (", extended L2", f);
   if (h->compression_type == QCOW2_COMPRESSION_ZSTD)
     fputs (", zstd", f);
+  if (h->encrypted)
+    fputs (", encrypted", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
              layer->geo.data_file_raw ? "raw " : "",
@@ -314,9 +330,7 @@ image_bitmap_changed (const struct image *image, size_t index,
 struct store *
 image_data_file (const struct image *image)
 {
-  const struct layer *top = image->top;
-
-  return top->geo.has_data_file ? top->clusters : NULL;
+  return image->top->data_file;
 }
 
 /* --- requests --- */
