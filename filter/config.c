@@ -261,6 +261,35 @@ note_fd (const char *value)
   return 0;
 }
 
+/* The file plugin's fadvise=, which says how its file will be used.  What it
+ * does not know, it refuses itself.
+ */
+static int
+note_advice (const char *value)
+{
+  if (strcmp (value, "random") == 0)
+    config.advice = POSIX_FADV_RANDOM;
+  else if (strcmp (value, "sequential") == 0)
+    config.advice = POSIX_FADV_SEQUENTIAL;
+  return 0;
+}
+
+static int
+set_detect_zeroes (const char *key, const char *value)
+{
+  if (strcmp (value, "off") == 0)
+    config.write.detect_zeroes = DETECT_OFF;
+  else if (strcmp (value, "on") == 0)
+    config.write.detect_zeroes = DETECT_ON;
+  else if (strcmp (value, "unmap") == 0)
+    config.write.detect_zeroes = DETECT_UNMAP;
+  else {
+    nbdkit_error ("%s=%s: it must be off, on or unmap", key, value);
+    return -1;
+  }
+  return 1;
+}
+
 int
 config_parse (const char *key, const char *value)
 {
@@ -268,6 +297,12 @@ config_parse (const char *key, const char *value)
     return note_file (value);
   if (strcmp (key, "fd") == 0)
     return note_fd (value);
+  if (strcmp (key, "fadvise") == 0)
+    return note_advice (value);
+  if (strcmp (key, "cache") == 0) { /* nbdkit's cache filter has it, too */
+    config.cache_none = strcmp (value, "none") == 0;
+    return 0;
+  }
   if (strcmp (key, "dir") == 0 || strcmp (key, "dirfd") == 0) {
     config.dir = true;
     return 0;
@@ -304,6 +339,12 @@ config_parse (const char *key, const char *value)
     return parse_bool (value, &config.lock);
   if (strcmp (key, "qcow2ext-trust-below") == 0)
     return parse_bool (value, &config.trust_below);
+  if (strcmp (key, "qcow2ext-compress") == 0)
+    return parse_bool (value, &config.write.compress);
+  if (strcmp (key, "qcow2ext-detect-zeroes") == 0)
+    return set_detect_zeroes (key, value);
+  if (strcmp (key, "qcow2ext-direct") == 0)
+    return parse_bool (value, &config.direct);
   if (strcmp (key, "qcow2ext-l2-cache-size") == 0)
     return parse_size (key, value, &config.l2_cache_size);
   if (strcmp (key, "qcow2ext-decoded-cache-size") == 0)
@@ -369,6 +410,14 @@ config_check (void)
     free (config.image_path);
     config.image_path = NULL;
   }
+  if (config.direct && config.image_path == NULL) {
+    nbdkit_error ("qcow2ext-direct=true: the image must be one local file, "
+                  "given with file= or fd=");
+    return -1;
+  }
+  if (config.cache_none && !config.direct && config.image_path)
+    nbdkit_error ("warning: cache=none does not keep the image and its data "
+                  "file out of the page cache; qcow2ext-direct=true does");
   return 0;
 }
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "location.h"
+#include "data/write-options.h"
 
 /* What the command line said.  Constant after config_complete. */
 struct config {
@@ -39,6 +40,11 @@ struct config {
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
+  struct write_options write;   /* what becomes of what is written */
+  bool direct;                  /* past the page cache */
+  int advice;                   /* the file plugin's fadvise=, as
+                                   posix_fadvise takes it */
+  bool cache_none;              /* the file plugin's cache=none was seen */
 
   bool serialize;               /* the layers below take one request at a
                                    time; known when the server is ready */
@@ -79,6 +85,12 @@ void config_free (void);
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \
   "                                  through filters below (default false).\n" \
+  "qcow2ext-compress=<BOOL>          Compress the clusters that are written as a\n" \
+  "                                  whole (default false).\n" \
+  "qcow2ext-detect-zeroes=off|on|unmap Zero clusters where zeros are written,\n" \
+  "                                  and give their space back (default off).\n" \
+  "qcow2ext-direct=<BOOL>            Read and write the image and its data file\n" \
+  "                                  past the page cache (default false).\n" \
   "qcow2ext-l2-cache-size=<SIZE>     Memory for L2 tables (default 32M).\n" \
   "qcow2ext-decoded-cache-size=<SIZE> Memory for decompressed clusters\n" \
   "                                  (default 16M)."

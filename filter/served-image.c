@@ -31,6 +31,7 @@
 #include "disk/format.h"
 #include "image-lock.h"
 #include "served-image.h"
+#include "store-direct.h"
 #include "store-file.h"
 #include "store-open.h"
 #include "store-switch.h"
@@ -198,6 +199,7 @@ open_image (struct served_image *served, struct store *store,
     .check = config.check
              && (purpose->export.kind == EXPORT_DISK
                  || config.nr_bitmaps),
+    .write = config.write,
     .want_data_file = config.data_file != NULL,
     .want_encryption = encryption_has_passphrase (),
     .warn = !served->warned,
@@ -259,11 +261,8 @@ served_image_validate (struct served_image *served)
     close (fd);
     return 0;
   }
-  store = store_file_new (fd, served->path);
-  if (store == NULL) {
-    nbdkit_error ("%s: %m", served->path);
+  if (store_open_own (fd, served->path, &store) < 0)
     return -1;
-  }
   image = open_image (served, store, served->path, &st,
                       &(struct purpose) { .export = served_image_default_export () });
   if (image == NULL)
@@ -318,7 +317,7 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   const int fd = open_local (served, writable, &st);
   struct purpose purpose = { .export = *export, .lock = config.lock,
                              .serve = true };
-  struct store *store;
+  struct store *store, *data;
 
   o->key = key_of (fd, &st);
   {
@@ -357,7 +356,8 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
                          &st, &purpose);
   if (o->image == NULL)
     return -1;
-  return note_data_file (served, image_data_file (o->image));
+  data = image_data_file (o->image);
+  return note_data_file (served, data ? store_direct_file (data) : NULL);
 }
 
 void

@@ -13,7 +13,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "data/write-range.h"
 #include "data/zero.h"
 #include "map/mapping.h"
@@ -122,8 +121,7 @@ zero_run (const struct zero_request *z, const struct run *run, uint64_t offset,
     return mapping_report (layer, offset, run);
 
   *done = run->length;
-  if (z->w->place.is_disk && !MUTANT (raw_zero_in_table)
-      && !(MUTANT (raw_trim_in_table) && z->trim))
+  if (z->w->place.is_disk)
     return zero_raw (z, run, offset);
   if (run->type == RUN_UNALLOCATED && layer_nothing_below (layer, offset))
     return 0;
@@ -164,14 +162,11 @@ zero_range (const struct zero_request *z, uint64_t count, uint64_t offset)
     struct run run;
     int r;
 
-    if (MUTANT (zero_looks_first))
-      mapping_lookup (layer, offset, n, &run);
     range_lock_take (&w->ranges, &lock, round_down (offset, size),
                      round_up (offset + n, size));
 
     /* The request that held this range has ended: look only now. */
-    if (!MUTANT (zero_looks_first))
-      mapping_lookup (layer, offset, n, &run);
+    mapping_lookup (layer, offset, n, &run);
     r = zero_run (z, &run, offset, &done);
 
     range_lock_drop (&w->ranges, &lock);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/store.h"
+#include "data/write-options.h"
 #include "disk/format.h"
 
 /* How the engine reaches files that an image names.  Both return 0 or
@@ -70,6 +71,7 @@ struct image_options {
   bool check;                   /* check for consistency */
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
+  struct write_options write;
   bool want_data_file;          /* fail if the image does not use one */
   bool want_encryption;         /* fail if no layer is encrypted */
   bool warn;                    /* report dirty and corrupt images */

@@ -164,11 +164,23 @@ warn_about_bitmaps (const struct layer *layer)
                       layer->file->name, list->bitmap[i].name);
 }
 
+/* Can what is written be compressed, if that is wanted? */
+static int
+check_write_options (const struct layer *layer,
+                     const struct write_options *options)
+{
+  if (!options->compress || !layer->geo.has_data_file)
+    return 0;
+  report_error ("%s: what is written cannot be compressed: the image has an "
+                "external data file, which holds clusters only as they are",
+                layer->file->name);
+  return -ENOTSUP;
+}
+
 static int
 open_for_writing (struct image *image, const struct image_options *options)
 {
-  const struct image_write_env *env = options->write_env;
-  const char *why = why_read_only (image, env);
+  const char *why = why_read_only (image, options->write_env);
 
   if (why) {
     report_warning ("%s: the image is served read-only: %s",
@@ -177,7 +189,7 @@ open_for_writing (struct image *image, const struct image_options *options)
   }
   if (options->warn_bitmaps)
     warn_about_bitmaps (image->top);
-  return writer_open (image->top, env);
+  return writer_open (image->top, options->write_env, &options->write);
 }
 
 int
@@ -199,6 +211,8 @@ image_open (struct store *store, const struct image_options *options,
       : bitmap_export (image, options->bitmaps[i], options->any_bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
+  if (r == 0)
+    r = check_write_options (image->top, &options->write);
   if (r == 0 && options->write_env)
     r = open_for_writing (image, options);
 
@@ -291,6 +305,15 @@ uint64_t
 image_subcluster_size (const struct image *image)
 {
   return layer_subcluster_size (image->top);
+}
+
+uint64_t
+image_preferred_size (const struct image *image)
+{
+  const struct layer *top = image->top;
+
+  return top->writer && top->writer->encoder ? layer_cluster_size (top)
+                                             : layer_subcluster_size (top);
 }
 
 const struct snapshot_list *

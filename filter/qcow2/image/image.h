@@ -36,6 +36,9 @@ uint64_t image_size (const struct image *image);
 /* The smallest part of the disk that has a state of its own, in bytes. */
 uint64_t image_subcluster_size (const struct image *image);
 
+/* Requests of this size, in bytes, and aligned to it, suit the image best. */
+uint64_t image_preferred_size (const struct image *image);
+
 /* The snapshots of the image that is served; NULL: none were read. */
 const struct snapshot_list *image_snapshots (const struct image *image);
 
