@@ -188,9 +188,9 @@ open_qcow2 (struct layer *layer, const struct image_options *options,
   if (depth == 0
       && (r = snapshot_list_read (layer->file, h, &layer->snapshots)) < 0)
     return r;
-  if (depth == 0 && (r = bitmap_list_read (layer->file,
-                                           layer_file_size (layer), h,
-                                           &layer->bitmaps)) < 0)
+  if ((depth == 0 || options->bitmap_chain)
+      && (r = bitmap_list_read (layer->file, layer_file_size (layer), h,
+                                &layer->bitmaps)) < 0)
     return r;
   if (depth == 0 && options->snapshot)
     r = open_snapshot (layer, options->snapshot);
