@@ -11,6 +11,7 @@
 
 #include <nbdkit-filter.h>
 
+#include "base/crew.h"
 #include "base/report.h"
 #include "config.h"
 #include "dump.h"
@@ -62,6 +63,7 @@ qcow2ext_unload (void)
     return;
   size_signal_undo ();
   handles_free ();
+  crew_free (config.write.crew);
   config_free ();
 }
 
@@ -86,6 +88,9 @@ qcow2ext_config_complete (nbdkit_next_config_complete *next,
   }
   if (config_check () == -1)
     return -1;
+  /* Without one, what is written is compressed all the same. */
+  if (config.write.compress)
+    config.write.crew = crew_new (0);
   return next (nxdata);
 }
 
@@ -175,7 +180,7 @@ qcow2ext_block_size (nbdkit_next *next, void *handle, uint32_t *minimum,
                      uint32_t *preferred, uint32_t *maximum)
 {
   *minimum = 1;
-  *preferred = image_subcluster_size (image_of (handle));
+  *preferred = image_preferred_size (image_of (handle));
   if (*preferred < 4096)
     *preferred = 4096;
   *maximum = UINT32_MAX;

@@ -31,6 +31,7 @@
 #include "disk/format.h"
 #include "image-lock.h"
 #include "served-image.h"
+#include "store-direct.h"
 #include "store-file.h"
 #include "store-open.h"
 #include "store-switch.h"
@@ -189,9 +190,11 @@ open_image (struct served_image *served, struct store *store,
     .decoded_cache_size = config.decoded_cache_size,
     .bitmap = config.bitmap,
     .check = config.check && purpose->snapshot == NULL,
+    .write = config.write,
     .want_data_file = config.data_file != NULL,
     .want_encryption = encryption_has_passphrase (),
     .warn = !served->warned,
+    .warn_bitmaps = !served->warned_bitmaps,
   };
   struct image *image = NULL;
 
@@ -206,8 +209,14 @@ open_image (struct served_image *served, struct store *store,
   files.drop_cache = purpose->drop_cache;
   if (image_open (store, &options, &image) < 0)
     image = NULL;
+  else if (named_check_layers (&files, path ? path : "the qcow2 image") < 0) {
+    image_close (image);
+    image = NULL;
+  }
   named_files_free (&files);
   served->warned = true;
+  if (image && image_is_writable (image))
+    served->warned_bitmaps = true;
   return image;
 }
 
@@ -233,11 +242,8 @@ served_image_validate (struct served_image *served)
     close (fd);
     return 0;
   }
-  store = store_file_new (fd, served->path);
-  if (store == NULL) {
-    nbdkit_error ("%s: %m", served->path);
+  if (store_open_own (fd, served->path, &store) < 0)
     return -1;
-  }
   image = open_image (served, store, served->path, &st,
                       &(struct purpose) { .snapshot = config.snapshot });
   if (image == NULL)
@@ -295,7 +301,8 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   data = image_data_file (o->image);
   /* It may have refused to be written to: others may, then. */
   return config.lock && data && !config.data_is_nbd
-    && store_file_lock (data, image_is_writable (o->image)) < 0 ? -1 : 0;
+    && store_file_lock (store_direct_file (data),
+                        image_is_writable (o->image)) < 0 ? -1 : 0;
 }
 
 void

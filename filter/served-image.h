@@ -34,6 +34,7 @@ struct served_image {
   atomic_bool is_local;         /* what lies below us was seen to be the file
                                    at path */
   atomic_bool warned;           /* its state was reported once */
+  atomic_bool warned_bitmaps;   /* likewise bitmaps that do not record */
 
   pthread_mutex_t lock;         /* guards all that follows */
   struct session *sessions;     /* the exports of it that are open */

@@ -34,6 +34,9 @@ struct store_below {
 /* One for all contexts: they share the layers below. */
 static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* Likewise, for parts of blocks. */
+static struct block_locks block_locks = BLOCK_LOCKS_INIT;
+
 /* Calls a function of the layer below; an expression that is 0 or -errno. */
 #define CALL(s, function, ...)                                          \
   ({                                                                    \
@@ -220,7 +223,7 @@ store_below_open (nbdkit_backend *backend, const char *name, int readonly,
     below_close (&s->store);
     return NULL;
   }
-  store = store_blocks_new (&s->store, &s->limits);
+  store = store_blocks_new (&s->store, &s->limits, &block_locks);
   if (store == NULL)
     nbdkit_error ("malloc: %m");
   return store;

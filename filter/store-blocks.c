@@ -5,7 +5,6 @@
 #include "build-config.h"
 
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,13 +19,9 @@ struct store_blocks {
   struct store *inner;
   uint64_t size;                /* of inner, fixed */
   struct block_limits limits;
+  struct block_locks *locks;    /* the store's own, or shared */
+  struct block_locks own_locks;
 };
-
-/* Held (for writing) while part of a block is read, changed and written, so
- * that nobody else writes to that block meanwhile (for reading).  It is one
- * for all stores, because several may lead to the same blocks.
- */
-static pthread_rwlock_t partial_lock = PTHREAD_RWLOCK_INITIALIZER;
 
 static uint64_t
 mask_of (const struct store_blocks *s)
@@ -34,19 +29,22 @@ mask_of (const struct store_blocks *s)
   return (uint64_t) s->limits.minimum - 1;
 }
 
-/* Around a change of whole blocks. */
+/* Around a change of whole blocks, which must not come between the reading and
+ * the writing of write_partial.
+ */
 static void
-whole_begin (const struct store_blocks *s)
+whole_begin (const struct store_blocks *s, struct block_lock *l,
+             uint64_t count, uint64_t offset)
 {
   if (s->limits.minimum > 1)
-    pthread_rwlock_rdlock (&partial_lock);
+    block_lock (s->locks, l, offset, offset + count, false);
 }
 
 static void
-whole_end (const struct store_blocks *s)
+whole_end (const struct store_blocks *s, struct block_lock *l)
 {
   if (s->limits.minimum > 1)
-    pthread_rwlock_unlock (&partial_lock);
+    block_unlock (s->locks, l);
 }
 
 /* The size of the first request that a range is split into: whole blocks, or
@@ -189,17 +187,18 @@ write_partial (struct store_blocks *s, const void *buf, size_t count,
   CLEANUP_FREE uint8_t *bounce = malloc (s->limits.minimum);
   uint64_t block;
   const uint32_t n = block_at (s, offset, &block);
+  struct block_lock l;
   int r;
 
   if (bounce == NULL)
     return -ENOMEM;
-  pthread_rwlock_wrlock (&partial_lock);
+  block_lock (s->locks, &l, block, block + n, true);
   r = store_pread (s->inner, bounce, n, block);
   if (r == 0) {
     memcpy (bounce + (offset - block), buf, count);
     r = store_pwrite (s->inner, bounce, n, block);
   }
-  pthread_rwlock_unlock (&partial_lock);
+  block_unlock (s->locks, &l);
   return r;
 }
 
@@ -221,9 +220,11 @@ blocks_pwrite (struct store *store, const void *buf, size_t count,
     if (partial)
       r = write_partial (s, p, n, offset);
     else {
-      whole_begin (s);
+      struct block_lock l;
+
+      whole_begin (s, &l, n, offset);
       r = store_pwrite (s->inner, p, n, offset);
-      whole_end (s);
+      whole_end (s, &l);
     }
     if (r < 0)
       return r;
@@ -284,10 +285,11 @@ blocks_zero (struct store *store, uint64_t count, uint64_t offset,
     const uint64_t left = stop - pos;
     const uint64_t n = left < s->limits.maximum_zero
       ? left : s->limits.maximum_zero;
+    struct block_lock l;
 
-    whole_begin (s);
+    whole_begin (s, &l, n, pos);
     r = store_zero (s->inner, n, pos, flags);
-    whole_end (s);
+    whole_end (s, &l);
     if (r == -ENOTSUP && !(flags & STORE_ZERO_FAST))
       break;
     if (r < 0)
@@ -315,10 +317,11 @@ blocks_discard (struct store *store, uint64_t count, uint64_t offset)
     const uint64_t left = stop - pos;
     const uint64_t n = left < s->limits.maximum_zero
       ? left : s->limits.maximum_zero;
+    struct block_lock l;
 
-    whole_begin (s);
+    whole_begin (s, &l, n, pos);
     r = store_discard (s->inner, n, pos);
-    whole_end (s);
+    whole_end (s, &l);
     if (r < 0)
       break;
     pos += n;
@@ -360,7 +363,8 @@ static const struct store_ops blocks_ops = {
 };
 
 struct store *
-store_blocks_new (struct store *inner, const struct block_limits *limits)
+store_blocks_new (struct store *inner, const struct block_limits *limits,
+                  struct block_locks *locks)
 {
   struct store_blocks *s = calloc (1, sizeof *s);
   int r;
@@ -378,6 +382,8 @@ store_blocks_new (struct store *inner, const struct block_limits *limits)
   };
   s->inner = inner;
   s->limits = *limits;
+  s->own_locks = (struct block_locks) BLOCK_LOCKS_INIT;
+  s->locks = locks ? locks : &s->own_locks;
   if ((r = store_get_size (inner, &s->size)) < 0) {
     blocks_close (&s->store);
     errno = -r;

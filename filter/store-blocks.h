@@ -6,6 +6,7 @@
 #define QCOW2EXT_STORE_BLOCKS_H
 
 #include "base/store.h"
+#include "block-lock.h"
 
 /* What a store demands of requests, in bytes. */
 struct block_limits {
@@ -20,8 +21,12 @@ struct block_limits {
  * requests that lie within it and keep to the limits; -ENOTSUP from its zero
  * means that zeros have to be written.  Takes inner, even if it fails.
  * Returns NULL with errno set.
+ *
+ * locks are shared by stores that lead to the same blocks; NULL: there is no
+ * other.
  */
 struct store *store_blocks_new (struct store *inner,
-                                const struct block_limits *limits);
+                                const struct block_limits *limits,
+                                struct block_locks *locks);
 
 #endif /* QCOW2EXT_STORE_BLOCKS_H */

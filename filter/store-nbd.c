@@ -76,7 +76,7 @@ set_lost (struct store_nbd *s)
   if (!s->lost)
     report_error ("%s: the connection to the NBD server was lost while it had "
                   "changes that were not flushed: it may have lost them.  "
-                  "Changes fail until all clients have disconnected",
+                  "Changes fail until nbdkit is started again",
                   s->store.name);
   s->lost = true;
 }
@@ -387,7 +387,7 @@ store_nbd_open (const char *uri, bool writable, struct store **store)
     .maximum = s->facts.maximum,
     .maximum_zero = MAX_ZERO,
   };
-  *store = store_blocks_new (&s->store, &limits);
+  *store = store_blocks_new (&s->store, &limits, NULL);
   if (*store == NULL) {
     report_error ("%s: %s", uri, strerror (errno));
     return -ENOMEM;

@@ -173,6 +173,7 @@ files_open (struct files *files, bool writable, size_t l2_cache,
     .write_env = writable ? &o.write_env : NULL,
     .l2_cache_size = l2_cache ? l2_cache : 1 << 20,
     .decoded_cache_size = 1 << 20,
+    .write = files->write,
   };
   files->store = store_memory_new (&files->file[MEMORY_IMAGE], files->log,
                                    MEMORY_IMAGE, files->no_discard);
@@ -429,7 +430,7 @@ world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
 
   files = (struct files) {
     .file = w->live, .log = &w->log, .no_discard = spec->no_discard,
-    .device = spec->device
+    .device = spec->device, .write = spec->write
   };
   r = files_open (&files, true, l2_cache, &w->image);
   if (r < 0)
@@ -689,6 +690,9 @@ new_content (struct world *w, const struct request *q)
   pthread_mutex_lock (&w->lock);
   number = w->next_number++;
   pthread_mutex_unlock (&w->lock);
+  if ((w->spec->write.compress || w->spec->write.detect_zeroes)
+      && number % 5 == 0)
+    return content;             /* zeros, for them to be detected */
   whole = need (malloc ((end - first) * MEMORY_SECTOR));
   for (uint64_t i = first; i < end; i++)
     make_pattern (whole + (i - first) * MEMORY_SECTOR, number, i);
@@ -1415,7 +1419,8 @@ write_on_with (struct enumeration *e, const struct bitmap_copy *bitmaps)
   const struct image_spec *spec = e->w->spec;
   const unsigned leaks = e->checker.leaks;
   struct files files = {
-    .file = e->state, .no_discard = spec->no_discard, .device = spec->device
+    .file = e->state, .no_discard = spec->no_discard, .device = spec->device,
+    .write = spec->write
   };
   struct image *image;
   uint8_t sector[MEMORY_SECTOR];

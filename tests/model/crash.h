@@ -156,6 +156,7 @@ struct files {
   struct memory_file *file;     /* MEMORY_FILES of them */
   struct memory_log *log;       /* or NULL */
   bool no_discard, device;
+  struct write_options write;
   struct store *store;          /* of the image file, while open */
 };
 int files_open (struct files *files, bool writable, size_t l2_cache,

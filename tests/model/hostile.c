@@ -17,6 +17,7 @@
 #include "image-checker.h"
 #include "image-walker.h"
 #include "image/chain.h"
+#include "image/image.h"
 #include "base/report.h"
 
 /* Each word of what the guest writes begins with this; the sectors' numbers

@@ -100,7 +100,7 @@ grep -qx size= "$tmp/offered" || fail "the plugin's parameters are lost"
 grep -qx qcow2ext-data-file= "$tmp/offered"
 
 # What they take.
-offers "$n file disk.qcow2 qcow2ext-backing-format=" raw qcow2
+offers "$n file disk.qcow2 qcow2ext-backing-format=" raw qcow2 auto
 offers "$n file disk.qcow2 qcow2ext-backing-format=q" qcow2
 offers "$n file disk.qcow2 qcow2ext-lock=" true false
 offers "$n file disk.qcow2 qcow2ext-check=t" true

@@ -1054,7 +1054,8 @@ run_schedule (const struct race *race, const struct schedule *schedule,
 {
   struct run run = { .race = race };
   struct files files = {
-    .file = run.file, .log = &run.log, .no_discard = race->spec->no_discard
+    .file = run.file, .log = &run.log, .no_discard = race->spec->no_discard,
+    .write = race->spec->write
   };
   size_t first;
 

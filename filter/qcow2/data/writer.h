@@ -6,7 +6,7 @@
  *
  * Order of the locks, each of which is taken only after those before it:
  *
- *   start_lock, tracker's lock      the first change; bitmaps
+ *   start_lock, the tracker's lock  the first change; bitmaps
  *   range lock                      of a guest range
  *   commit's turn                   not a mutex that is held: one at a time
  *   change lock, load locks, cache  tables               } never both of
@@ -27,12 +27,14 @@
 #include "commit/health.h"
 #include "data/place.h"
 #include "data/range-lock.h"
+#include "data/write-options.h"
 #include "map/mapping-update.h"
 #include "space/deferred-free.h"
 #include "space/epochs.h"
 #include "space/metadata-map.h"
 #include "space/refcounts.h"
 
+struct encoder;
 struct image_write_env;
 struct tracker;
 
@@ -47,6 +49,8 @@ struct writer {
   struct mapping_update update;
   struct range_locks ranges;
   struct place place;
+  struct write_options options;
+  struct encoder *encoder;      /* of options.compress; or NULL */
   struct tracker *tracker;      /* of bitmaps; NULL: none records changes */
 
   /* Of image/writer.c: the first change is prepared for, once. */

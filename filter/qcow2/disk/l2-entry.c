@@ -30,14 +30,20 @@ check_host (const struct geometry *g, uint64_t host, uint64_t guest)
   return NULL;
 }
 
+/* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of additional
+ * sectors above.
+ */
+static unsigned
+compressed_offset_bits (const struct geometry *g)
+{
+  return 62 - (g->cluster_bits - 8);
+}
+
 void
 l2_entry_compressed_range (const struct geometry *g, uint64_t entry,
                            uint64_t *offset, uint32_t *size)
 {
-  /* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of
-   * additional sectors above.
-   */
-  const unsigned x = 62 - (g->cluster_bits - 8);
+  const unsigned x = compressed_offset_bits (g);
   const uint64_t sectors = (entry >> x) & ((UINT64_C (1) << (62 - x)) - 1);
 
   *offset = entry & ((UINT64_C (1) << x) - 1);
@@ -180,6 +186,23 @@ l2_entry_make_data (const struct geometry *g, uint64_t host, uint32_t mask,
     *bitmap |= mask;
     *bitmap &= ~((uint64_t) mask << 32);
   }
+}
+
+void
+l2_entry_make_compressed (const struct geometry *g, uint64_t host,
+                          uint32_t size, uint64_t *entry, uint64_t *bitmap)
+{
+  const uint64_t sectors = (host + size - 1) / QCOW2_SECTOR_SIZE
+    - host / QCOW2_SECTOR_SIZE;
+
+  *entry = QCOW2_L2_COMPRESSED | sectors << compressed_offset_bits (g) | host;
+  *bitmap = 0;
+}
+
+uint64_t
+l2_entry_compressed_limit (const struct geometry *g)
+{
+  return UINT64_C (1) << compressed_offset_bits (g);
 }
 
 bool

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
@@ -21,6 +21,7 @@
 #include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
+#include "image/image.h"
 #include "image/layer-open.h"
 #include "image/settle.h"
 #include "image/writer.h"
@@ -147,17 +148,48 @@ why_read_only (const struct image *image, const struct image_write_env *env)
   return env->refuse (env->opaque, layer->geo.has_data_file);
 }
 
-static int
-open_for_writing (struct image *image, const struct image_write_env *env)
+/* A backup program trusts a bitmap to record, unless it is told. */
+static void
+warn_about_bitmaps (const struct layer *layer)
 {
-  const char *why = why_read_only (image, env);
+  const struct bitmap_list *list = layer->bitmaps;
+
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((list->bitmap[i].flags & QCOW2_BITMAP_AUTO)
+        && !list->bitmap[i].usable)
+      report_warning ("%s: bitmap \"%s\" is marked as in use or is damaged (a "
+                      "program that recorded in it was killed?) and does not "
+                      "record what is written from now on; make a new one in "
+                      "its place, with a full backup",
+                      layer->file->name, list->bitmap[i].name);
+}
+
+/* Can what is written be compressed, if that is wanted? */
+static int
+check_write_options (const struct layer *layer,
+                     const struct write_options *options)
+{
+  if (!options->compress || !layer->geo.has_data_file)
+    return 0;
+  report_error ("%s: what is written cannot be compressed: the image has an "
+                "external data file, which holds clusters only as they are",
+                layer->file->name);
+  return -ENOTSUP;
+}
+
+static int
+open_for_writing (struct image *image, const struct image_options *options)
+{
+  const char *why = why_read_only (image, options->write_env);
 
   if (why) {
     report_warning ("%s: the image is served read-only: %s",
                     image->top->file->name, why);
     return 0;
   }
-  return writer_open (image->top, env);
+  if (options->warn_bitmaps)
+    warn_about_bitmaps (image->top);
+  return writer_open (image->top, options->write_env, &options->write);
 }
 
 int
@@ -177,8 +209,10 @@ image_open (struct store *store, const struct image_options *options,
     r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
+  if (r == 0)
+    r = check_write_options (image->top, &options->write);
   if (r == 0 && options->write_env)
-    r = open_for_writing (image, options->write_env);
+    r = open_for_writing (image, options);
 
   if (r < 0) {
     if (r == -ENOMEM)
@@ -269,6 +303,15 @@ uint64_t
 image_subcluster_size (const struct image *image)
 {
   return layer_subcluster_size (image->top);
+}
+
+uint64_t
+image_preferred_size (const struct image *image)
+{
+  const struct layer *top = image->top;
+
+  return top->writer && top->writer->encoder ? layer_cluster_size (top)
+                                             : layer_subcluster_size (top);
 }
 
 const struct snapshot_list *

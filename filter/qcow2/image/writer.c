@@ -11,7 +11,10 @@
 #include "base/cleanup.h"
 #include "base/mutant.h"
 #include "data/bitmap-tracker.h"
-#include "data/compress.h"
+#include "data/decoded-cache.h"
+#include "data/encoder.h"
+#include "data/writer.h"
+#include "disk/metadata-walk.h"
 #include "image/repair.h"
 #include "image/writer.h"
 #include "space/allocator.h"
@@ -44,7 +47,8 @@ init_commit (struct writer *w)
 }
 
 int
-writer_open (struct layer *layer, const struct image_write_env *env)
+writer_open (struct layer *layer, const struct image_write_env *env,
+             const struct write_options *options)
 {
   struct writer *w =
     aligned_alloc (64, (sizeof *w + 63) & ~(size_t) 63);
@@ -55,6 +59,7 @@ writer_open (struct layer *layer, const struct image_write_env *env)
   memset (w, 0, sizeof *w);
   w->layer = layer;
   w->env = env;
+  w->options = *options;
   w->start = writer_start;
   w->health.file = layer->file;
   w->health.header = &layer->header;
@@ -70,6 +75,11 @@ writer_open (struct layer *layer, const struct image_write_env *env)
   place_init (&w->place, layer, &w->update);
   init_commit (w);
   layer->writer = w;            /* closed with the layer, even if this fails */
+  if (r == 0 && options->compress) {
+    w->encoder = encoder_new (layer->header.compression_type,
+                              layer_cluster_size (layer));
+    r = w->encoder ? 0 : -ENOMEM;
+  }
   return r;
 }
 
@@ -80,6 +90,7 @@ writer_close (struct layer *layer)
 
   if (w == NULL)
     return;
+  encoder_free (w->encoder);
   tracker_stop (w->tracker);
   commit_destroy (&w->commit);
   place_destroy (&w->place);
@@ -95,7 +106,7 @@ writer_close (struct layer *layer)
 }
 
 static int
-map_metadata (struct writer *w)
+build_metadata_map (struct writer *w)
 {
   const struct layer *layer = w->layer;
   const struct metadata_source source = {
@@ -126,7 +137,7 @@ open_space (struct writer *w)
       && (r = env->prove (env->opaque, end, size, true, can_grow)) < 0)
     return r;
   if ((r = refcounts_open (&w->counts)) < 0
-      || (r = map_metadata (w)) < 0 || grow)
+      || (r = build_metadata_map (w)) < 0 || grow)
     return r;
 
   /* A device is as large as it is: the proof takes a free cluster of it, and

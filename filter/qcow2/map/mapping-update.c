@@ -207,7 +207,11 @@ publish_cluster (struct mapping_update *u, struct l2_table *t,
   entry = l2_table_get (t, index, &bitmap);
   if (p->is_new && l2_entry_refers_to (g, entry, &offset, &length))
     deferred_free_add (u->frees, offset, length, false);
-  l2_entry_make_data (g, p->host + skip, mask, &entry, &bitmap);
+  if (p->packed)
+    l2_entry_make_compressed (g, p->packed[number].host,
+                              p->packed[number].size, &entry, &bitmap);
+  else
+    l2_entry_make_data (g, p->host + skip, mask, &entry, &bitmap);
   l2_table_set (t, index, entry, bitmap);
 }
 

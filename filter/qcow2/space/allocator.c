@@ -46,10 +46,9 @@ find_free (struct refcounts *rc, uint64_t *cluster)
   return -ENOSPC;
 }
 
-/* Takes a run, under the space lock. */
-static int
-take (struct refcounts *rc, uint64_t want, uint64_t *offset, uint64_t *got,
-      bool *zero)
+int
+allocator_take (struct refcounts *rc, uint64_t want, uint64_t *offset,
+                uint64_t *got, bool *zero)
 {
   const uint64_t mask = (UINT64_C (1) << refcounts_block_bits (rc)) - 1;
   const uint64_t limit = file_end_limit (&rc->end);
@@ -90,7 +89,7 @@ allocator_alloc (struct refcounts *rc, uint64_t want, uint64_t *offset,
                  uint64_t *got, bool *zero)
 {
   LOCK_FOR_SCOPE (&rc->lock);
-  return take (rc, want, offset, got, zero);
+  return allocator_take (rc, want, offset, got, zero);
 }
 
 /* A table's cluster is written at once, so that its space is there when a
@@ -111,7 +110,7 @@ allocator_alloc_table (struct refcounts *rc, const void *content,
     return -ENOMEM;
   {
     LOCK_FOR_SCOPE (&rc->lock);
-    if ((r = take (rc, 1, offset, &got, &zero)) < 0)
+    if ((r = allocator_take (rc, 1, offset, &got, &zero)) < 0)
       return r;
     r = metadata_map_add (rc->metadata, *offset >> rc->end.cluster_bits);
     if (r < 0) {

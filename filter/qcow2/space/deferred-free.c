@@ -261,6 +261,11 @@ release (struct deferred_free *df)
   for (size_t i = 0; i < list->count; i++)
     if ((r = check_range (rc, &list->item[i])) < 0)
       return r;
+  /* All of them before the lock is let go of: while a cluster is discarded,
+   * nothing must be added to it.
+   */
+  for (size_t i = 0; i < list->count; i++)
+    refcounts_close_cursor (rc, list->item[i].offset, list->item[i].length);
   for (size_t i = 0; i < list->count; i++)
     discard_range (rc, &list->item[i]);
   /* From here on the lock is held.  What was checked still holds: a cluster

@@ -204,6 +204,17 @@ set_count (struct refcounts *rc, uint64_t cluster, uint64_t count)
   return 0;
 }
 
+void
+refcounts_close_cursor (struct refcounts *rc, uint64_t offset,
+                        uint64_t length)
+{
+  const unsigned bits = rc->end.cluster_bits;
+
+  if (rc->cursor && rc->cursor >> bits >= offset >> bits
+      && rc->cursor >> bits <= (offset + length - 1) >> bits)
+    rc->cursor = 0;
+}
+
 int
 refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
 {
@@ -223,6 +234,7 @@ refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
       return health_mark_corrupt (rc->health,
                                   "a cluster in use has a refcount of 0");
   }
+  refcounts_close_cursor (rc, offset, length);
   for (uint64_t c = first; c <= last; c++) {
     if ((r = refcounts_get (rc, c, &count)) < 0
         || (r = set_count (rc, c, count - 1)) < 0)
@@ -406,4 +418,5 @@ refcounts_close (struct refcounts *rc)
   rc->table = NULL;
   rc->blocks_cached = 0;
   rc->dirty = NULL;
+  rc->cursor = 0;
 }
