@@ -372,7 +372,7 @@ packed (struct builder *b, unsigned variant)
   flush (b);
   add (b, variant & 2 ? TRIM : ZERO, 0, c);
   s = add (b, FLUSH, 0, 0);
-  pause_at (s, MEMORY_DISCARD, 1, variant & 1, true);
+  pause_at (s, MEMORY_DISCARD, 1, variant & 1, variant < 4);
   during (s, WRITE, 2 * c, c);
   during (s, WRITE, 4 * c, 2 * c);
   if (variant >= 4)
