@@ -15,7 +15,7 @@ export PYTHONPATH=$lib
 "$PYTHON" -c '
 import random
 r = random.Random (19)
-words = [r.randbytes (r.randrange (2, 9)) for _ in range (2000)]
+words = [r.randbytes (r.randrange (2, 9)) for _ in range (100)]
 with open ("content.raw", "wb") as f:
     for part in range (24):
         if part % 6 == 4:
