@@ -438,10 +438,9 @@ store_file_new (int fd, const char *name)
 }
 
 int
-store_file_lock (struct store *store, bool writing)
+store_file_dup (const struct store *store)
 {
-  return image_lock (((struct store_file *) store)->fd, writing,
-                     store->name);
+  return fcntl (((const struct store_file *) store)->fd, F_DUPFD_CLOEXEC, 0);
 }
 
 struct file_id

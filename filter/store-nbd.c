@@ -76,7 +76,7 @@ set_lost (struct store_nbd *s)
   if (!s->lost)
     report_error ("%s: the connection to the NBD server was lost while it had "
                   "changes that were not flushed: it may have lost them.  "
-                  "Changes fail until all clients have disconnected",
+                  "Changes fail until nbdkit is started again",
                   s->store.name);
   s->lost = true;
 }

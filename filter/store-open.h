@@ -24,4 +24,9 @@ int named_open_backing (void *opaque, unsigned depth, const struct store *of,
                         const char *name, const char *format,
                         struct store **store, enum image_format *as);
 
+/* When the chain of the image is open: was all that the command line says of
+ * layers used?  Returns 0 or -EINVAL (reported).
+ */
+int named_check_layers (const struct named_files *files, const char *image);
+
 #endif /* QCOW2EXT_STORE_OPEN_H */

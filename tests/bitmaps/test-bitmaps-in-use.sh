@@ -85,10 +85,15 @@ for opts in cluster_size=64K data_file=x.data,data_file_raw=on; do
 
     # Kept as it is by another session.
     rm -f s.pid
-    serve s --filter="$qcow2ext" file x.qcow2
-    nbdsh -u "$(uri s)" -c 'h.pwrite (b"y" * 4096, 9 << 20)' \
-          -c 'h.shutdown ()'
+    serve_log s --filter="$qcow2ext" file x.qcow2
+    for i in 1 2; do
+        nbdsh -u "$(uri s)" -c 'h.pwrite (b"y" * 4096, 9 << 20)' \
+              -c 'h.shutdown ()'
+    done
     stop s
+    # It does not record, which is said once, and of no other.
+    [ "$(grep -c 'warning: .*bitmap "b" .*does not record' s.log)" = 1 ] &&
+        ! grep 'bitmap "off"' s.log || fail "which bitmap does not record?"
     in_use b || fail "what was lost has become right"
     closed off
     no_errors

@@ -17,6 +17,9 @@ qemu-img create -q -f qcow x.qcow 1M
 qemu-img create -q -f vmdk x.vmdk 1M
 for f in empty short zeros page lower x.vmdk; do
     no_disk 'qcow2' file $f
+    # Said at the start, before there is a client.
+    grep -q "warning: .*/$f: this is no qcow2 image" expect_fail.out ||
+        fail "the start does not warn"
 done
 # The old format has the magic, too.
 refused 'version' file x.qcow

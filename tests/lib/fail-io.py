@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 """Make each system call of a server fail once, for test-io-errors.sh.
 
-  fail-io.py URI CONTROL PID IMAGE FILE...
+  fail-io.py URI CONTROL PIDFILE IMAGE FILE...
 
 The server runs with fail-io.c in front of it; CONTROL is its FAIL_IO.  For
 each call on each file, and for n = 1, 2, 3... until the nth one is not met:
 a client writes, zeroes, trims and flushes, and must be told of an error of
 the right kind; the server must live, the image be sound, and what was flushed
-be there when it is opened again.
+be there when it is opened again.  A server that has lost something writes
+nothing any more, so it is started again with ./restart.
 """
 
 import errno
@@ -19,13 +20,13 @@ import sys
 import nbd
 
 SECTOR = 512
-uri, control, pid, image = sys.argv[1:5]
+uri, control, pidfile, image = sys.argv[1:5]
 files = sys.argv[5:]
 rng = random.Random(4711)
 flushed = {}        # sector -> bytes: what was certain at the last flush
 later = {}          # sector -> all that was written since
 errors = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC}
-sessions = met_faults = 0
+sessions = met_faults = restarts = 0
 
 
 def connect():
@@ -98,11 +99,19 @@ def workload(c):
     c.change("write", 9 * k + rng.randrange(0, k, SECTOR), SECTOR)
 
 
-def judge(what):
-    """What is on the disk is the flushed, or something later."""
+def judge(what, lost):
+    """What is on the disk is the flushed, or something later.  If a flush
+    has failed, the server must know that."""
+    global restarts
     h = connect()
     now = bytes(h.pread(h.get_size(), 0))
+    refuses = h.is_read_only()
     h.shutdown()
+    if lost and not refuses:
+        sys.exit(what + ": a later client may write")
+    if refuses:
+        restarts += 1
+        subprocess.check_call(["bash", "./restart"])
     for s in range(len(now) // SECTOR):
         data = now[s * SECTOR:(s + 1) * SECTOR]
         if data != flushed.get(s, bytes(SECTOR)) \
@@ -120,6 +129,7 @@ def one(call, name, nth, error):
     os.rename(control + ".new", control)
     sessions += 1
     c = None
+    lost = False
     try:
         c = Client()
     except nbd.Error:
@@ -136,6 +146,8 @@ def one(call, name, nth, error):
         if call == "fdatasync" and met and not c.seen:
             sys.exit(what + ": nobody was told")
         if call == "fdatasync" and met and not again:
+            # If the first change was refused, there was nothing to lose.
+            lost = not c.first_failed
             for kind in "write", "zero", "trim":
                 c.seen.clear()
                 c.change(kind, 0, SECTOR)
@@ -163,6 +175,8 @@ def one(call, name, nth, error):
         os.unlink(control + ".met")
     met_faults += met
     try:
+        with open(pidfile) as f:
+            pid = f.read().strip()
         with open("/proc/%s/stat" % pid) as f:
             alive = f.read().rsplit(")", 1)[1].split()[0] != "Z"
     except FileNotFoundError:
@@ -174,7 +188,7 @@ def one(call, name, nth, error):
     if r.returncode not in (0, 3):
         sys.stdout.buffer.write(r.stdout)
         sys.exit(what + ": the image is not sound")
-    judge(what)
+    judge(what, lost)
     return met
 
 
@@ -188,7 +202,8 @@ def main():
                 while one(call, name, nth, error):
                     nth += 1
                 print("%s %s %s: %d" % (call, name, error, nth - 1))
-    print("%d faults met in %d sessions" % (met_faults, sessions))
+    print("%d faults met in %d sessions of %d servers"
+          % (met_faults, sessions, restarts + 1))
     if met_faults < 20:
         sys.exit("hardly anything has failed")
 

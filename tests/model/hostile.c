@@ -13,9 +13,11 @@
 
 #include "image/check.h"
 #include "hostile.h"
+#include "toy-cipher.h"
 #include "image-checker.h"
 #include "image-walker.h"
 #include "image/chain.h"
+#include "image/image.h"
 #include "base/report.h"
 
 /* Each word of what the guest writes begins with this; the sectors' numbers
@@ -448,14 +450,17 @@ open_image (struct session *s)
   int r;
 
   env = (struct image_env) {
-    .open_data = open_data, .open_backing = open_backing, .opaque = s
+    .open_data = open_data, .open_backing = open_backing,
+    .open_encrypted = toy_open_encrypted, .opaque = s
   };
   write_env = (struct image_write_env) {
     .refuse = refuse, .prove = prove, .opaque = s
   };
   options = (struct image_options) {
     .env = &env, .write_env = run->writable && !run->snapshot ? &write_env : NULL,
-    .snapshot = run->snapshot, .bitmap = run->bitmap, .check = run->check,
+    .snapshot = run->snapshot, .check = run->check,
+    .bitmaps = &run->bitmap,
+    .nr_bitmaps = run->bitmap != NULL,
     /* So little that tables are evicted. */
     .l2_cache_size = 4096, .decoded_cache_size = 65536, .warn = true,
   };
@@ -613,7 +618,7 @@ see_extent (void *opaque, uint64_t offset, uint64_t length, unsigned type)
   }
   e->next += length;
   if (!(type & EXTENT_ZERO) || length > READ_WINDOW
-      || s->image->exported_bitmap || offset + length > image_size (s->image))
+      || s->image->exported || offset + length > image_size (s->image))
     return 0;
   buf = need (malloc (length));
   r = image_read (s->image, buf, length, offset);

@@ -44,6 +44,7 @@ struct image_spec {
   bool no_discard;              /* the stores cannot punch holes */
   bool bitmaps;                 /* five of them, see make_bitmaps */
   bool dirty;                   /* the dirty bit is set, counts are wrong */
+  bool encrypted;               /* with the toy cipher; version 3 only */
   struct write_options write;   /* how it is written to */
   bool device;                  /* the image lies on a device, which has room
                                    but keeps its size */

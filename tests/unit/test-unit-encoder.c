@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -21,7 +22,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "data/compress.h"
+#include "data/decoder.h"
 #include "data/encoder.h"
 #include "disk/format.h"
 

@@ -9,6 +9,29 @@ requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
 
+# A server that has lost something does not write any more, so that another one
+# has to go on.
+preload=LD_PRELOAD
+[ -z "$QCOW2EXT_TEST_UNDER" ] || preload=UNDER_PRELOAD
+cat > restart <<END
+set -e
+pid=\$(cat s.pid)
+kill "\$pid"
+while kill -0 "\$pid" 2>/dev/null &&
+      ! grep -q '^State:.Z' "/proc/\$pid/status" 2>/dev/null; do
+    sleep 0.02
+done
+rm -f s.pid s.sock
+export $preload='$abs_top_builddir/tests/preload/.libs/fail-io.so'
+nbdkit -P '$tmp/s.pid' -U '$tmp/s.sock' --filter='$qcow2ext' file x.qcow2 \
+       < /dev/null
+for ((i = 0; i < 3000; i++)); do
+    [ ! -s s.pid ] || exit 0
+    sleep 0.02
+done
+exit 1
+END
+
 for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
             data_file=x.data data_file=x.data,data_file_raw=on unmapped; do
     if [ $opts = unmapped ]; then
@@ -25,7 +48,7 @@ for opts in cluster_size=4K cluster_size=64K,extended_l2=on \
     export FAIL_IO=$tmp/control
     serve_preloaded fail-io s --filter="$qcow2ext" file x.qcow2
     "$PYTHON" "$lib/fail-io.py" "$(uri s)" "$FAIL_IO" \
-              "$(< s.pid)" x.qcow2 "${files[@]}" || fail "$opts"
+              s.pid x.qcow2 "${files[@]}" || fail "$opts"
     stop s
     no_errors
     # Nor has the raw file what only a failed write has left.

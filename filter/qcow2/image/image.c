@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
@@ -21,6 +21,7 @@
 #include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
+#include "image/image.h"
 #include "image/layer-open.h"
 #include "image/settle.h"
 #include "image/writer.h"
@@ -88,6 +89,18 @@ open_chain (struct image *image, struct store *store,
   return r;
 }
 
+/* Whoever gives a pass phrase counts on encryption. */
+static int
+check_encryption (const struct image *image)
+{
+  for (const struct layer *l = image->top; l; l = l->backing)
+    if (l->header.encrypted)
+      return 0;
+  report_error ("%s: a pass phrase was given, but the image is not encrypted",
+                image->top->file->name);
+  return -EINVAL;
+}
+
 /* Checks an image because the user wants it; errors are no failure. */
 static int
 check_at_open (struct image *image)
@@ -121,7 +134,7 @@ why_read_only (const struct image *image, const struct image_write_env *env)
     return "it is marked corrupt; repair it with qemu-img check -r all";
   if (image->damaged)
     return "the check found errors; repair it with qemu-img check -r all";
-  if (image->exported_bitmap)
+  if (image->exported)
     return "a bitmap is shown";
   if (layer->bitmaps && layer->bitmaps->damaged)
     return "its dirty bitmaps could not be kept true";
@@ -133,6 +146,22 @@ why_read_only (const struct image *image, const struct image_write_env *env)
   if (layer->clusters->readonly)
     return "its external data file cannot be opened for writing";
   return env->refuse (env->opaque, layer->geo.has_data_file);
+}
+
+/* A backup program trusts a bitmap to record, unless it is told. */
+static void
+warn_about_bitmaps (const struct layer *layer)
+{
+  const struct bitmap_list *list = layer->bitmaps;
+
+  for (size_t i = 0; list && i < list->count; i++)
+    if ((list->bitmap[i].flags & QCOW2_BITMAP_AUTO)
+        && !list->bitmap[i].usable)
+      report_warning ("%s: bitmap \"%s\" is marked as in use or is damaged (a "
+                      "program that recorded in it was killed?) and does not "
+                      "record what is written from now on; make a new one in "
+                      "its place, with a full backup",
+                      layer->file->name, list->bitmap[i].name);
 }
 
 /* Can what is written be compressed, if that is wanted? */
@@ -158,6 +187,8 @@ open_for_writing (struct image *image, const struct image_options *options)
                     image->top->file->name, why);
     return 0;
   }
+  if (options->warn_bitmaps)
+    warn_about_bitmaps (image->top);
   return writer_open (image->top, options->write_env, &options->write);
 }
 
@@ -172,8 +203,12 @@ image_open (struct store *store, const struct image_options *options,
     store_close (store);
   else
     r = open_chain (image, store, options);
-  if (r == 0 && options->bitmap)
-    r = bitmap_export (image, options->bitmap);
+  if (r == 0 && options->want_encryption)
+    r = check_encryption (image);
+  for (size_t i = 0; r == 0 && i < options->nr_bitmaps; i++)
+    r = options->bitmap_chain
+      ? bitmap_export_chain (image, options->bitmaps[i])
+      : bitmap_export (image, options->bitmaps[i], options->any_bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0)
@@ -207,7 +242,7 @@ image_close (struct image *image)
   }
   l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
-  free (image->exported_table);
+  bitmap_export_free (image);
   free (image);
 }
 
@@ -244,6 +279,8 @@ image_describe (const struct image *image)
     fputs (", extended L2", f);
   if (h->compression_type == QCOW2_COMPRESSION_ZSTD)
     fputs (", zstd", f);
+  if (h->encrypted)
+    fputs (", encrypted", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
              layer->geo.data_file_raw ? "raw " : "",
@@ -285,12 +322,38 @@ image_snapshots (const struct image *image)
   return image->top->snapshots;
 }
 
+size_t
+image_bitmaps (const struct image *image)
+{
+  const struct bitmap_list *list = image->top->bitmaps;
+
+  return list && !list->damaged ? list->count : 0;
+}
+
+struct image_bitmap
+image_bitmap (const struct image *image, size_t index)
+{
+  const struct bitmap *b = &image->top->bitmaps->bitmap[index];
+
+  return (struct image_bitmap) {
+    .name = b->name,
+    .granularity = UINT64_C (1) << b->granularity_bits,
+    .enabled = b->flags & QCOW2_BITMAP_AUTO,
+    .usable = b->usable,
+  };
+}
+
+int
+image_bitmap_changed (const struct image *image, size_t index,
+                      uint64_t *bytes)
+{
+  return bitmap_changed (image, index, bytes);
+}
+
 struct store *
 image_data_file (const struct image *image)
 {
-  const struct layer *top = image->top;
-
-  return top->geo.has_data_file ? top->clusters : NULL;
+  return image->top->data_file;
 }
 
 /* --- requests --- */
@@ -305,7 +368,7 @@ int
 image_extents (struct image *image, uint64_t count, uint64_t offset,
                extent_fn fn, void *opaque)
 {
-  if (image->exported_bitmap)
+  if (image->exported)
     return bitmap_extents (image, count, offset, fn, opaque);
   return layer_extents (image->top, count, offset, fn, opaque);
 }
@@ -336,6 +399,14 @@ image_is_unchanged (const struct image *image)
   const struct writer *w = image->top->writer;
 
   return w == NULL || !w->started || !w->active;
+}
+
+bool
+image_is_pristine (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started;
 }
 
 int
