@@ -17,6 +17,7 @@
 #include <nbdkit-filter.h>
 
 #include "config.h"
+#include "encryption.h"
 #include "store-file.h"
 
 #define MIB (1024 * 1024)
@@ -173,6 +174,17 @@ add_backing_file (const char *key, const char *value)
   return 1;
 }
 
+/* In the forms that nbdkit has for passwords. */
+static int
+set_passphrase (const char *value)
+{
+  char *passphrase;
+
+  if (nbdkit_read_password (value, &passphrase) == -1)
+    return -1;
+  return encryption_set_passphrase (passphrase) == -1 ? -1 : 1;
+}
+
 /* The file= of the plugin: where the image is, if it is a local file.  The
  * plugin itself may mean something else by it, so nothing here is an error.
  */
@@ -271,6 +283,8 @@ config_parse (const char *key, const char *value)
     return parse_bool (value, &config.list_snapshots);
   if (strcmp (key, "qcow2ext-bitmap") == 0)
     return set_string (key, &config.bitmap, copy_string (value));
+  if (strcmp (key, "qcow2ext-passphrase") == 0)
+    return set_passphrase (value);
   if (strcmp (key, "qcow2ext-check") == 0)
     return parse_bool (value, &config.check);
   if (strcmp (key, "qcow2ext-lock") == 0)
@@ -344,6 +358,7 @@ config_check (void)
 void
 config_free (void)
 {
+  encryption_unload ();
   free (config.image_path);
   free (config.data_file);
   for (size_t i = 0; i < config.nr_backing; i++)

@@ -14,6 +14,7 @@
 #include "base/report.h"
 #include "config.h"
 #include "dump.h"
+#include "encryption.h"
 #include "exports.h"
 #include "extents-reply.h"
 #include "idle.h"
@@ -101,6 +102,7 @@ qcow2ext_get_ready (int thread_model)
 static int
 qcow2ext_after_fork (nbdkit_backend *backend)
 {
+  encryption_after_fork ();
   idle_start ();
   return 0;
 }

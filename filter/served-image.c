@@ -27,6 +27,7 @@
 
 #include "base/cleanup.h"
 #include "config.h"
+#include "encryption.h"
 #include "disk/format.h"
 #include "image-lock.h"
 #include "served-image.h"
@@ -177,6 +178,7 @@ open_image (struct served_image *served, struct store *store,
   const struct image_env env = {
     .open_data = named_open_data,
     .open_backing = named_open_backing,
+    .open_encrypted = encryption_open,
     .opaque = &files,
   };
   const struct image_options options = {
@@ -188,6 +190,7 @@ open_image (struct served_image *served, struct store *store,
     .bitmap = config.bitmap,
     .check = config.check && purpose->snapshot == NULL,
     .want_data_file = config.data_file != NULL,
+    .want_encryption = encryption_has_passphrase (),
     .warn = !served->warned,
     .warn_bitmaps = !served->warned_bitmaps,
   };

@@ -16,6 +16,7 @@
 #include "image/check.h"
 #include "fuzz.h"
 #include "image/chain.h"
+#include "image/image.h"
 
 /* Returns whether the image could be checked. */
 static bool

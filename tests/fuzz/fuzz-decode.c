@@ -16,7 +16,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
-#include "data/compress.h"
+#include "data/decoder.h"
 #include "fuzz.h"
 
 #define MAX_CLUSTER 65536

@@ -13,6 +13,7 @@
 
 #include "fuzz.h"
 #include "image/chain.h"
+#include "image/image.h"
 #include "map/mapping.h"
 
 #define LOOK_UPS 64

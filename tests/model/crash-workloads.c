@@ -96,6 +96,21 @@ const struct image_spec crash_specs[] = {
   { .name = "bitmaps-raw", .version = 3, .cluster_bits = 9,
     .refcount_order = 4, .size = 64 << 10, .map = "D.", .external = true,
     .raw = true, .bitmaps = true },
+  { .name = "encrypted", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = 64 << 10, .map = "D.ZAD", .encrypted = true, .holes = true },
+  { .name = "encrypted-compressed", .version = 3, .cluster_bits = 10,
+    .refcount_order = 5, .size = 64 << 10, .map = "CDC.", .encrypted = true,
+    .snapshot = true },
+  { .name = "encrypted-extended", .version = 3, .cluster_bits = 14,
+    .refcount_order = 4, .size = 96 << 10, .map = ".SD", .encrypted = true,
+    .extended = true, .backing = true },
+  { .name = "encrypted-pair", .version = 3, .cluster_bits = 12,
+    .refcount_order = 4, .size = (100 << 10) + 512, .map = "D.Z",
+    .encrypted = true, .external = true, .short_data = true,
+    .bitmaps = true },
+  { .name = "encrypted-raw", .version = 3, .cluster_bits = 10,
+    .refcount_order = 4, .size = (64 << 10) - 512, .map = "D.AZ",
+    .encrypted = true, .external = true, .raw = true, .stale = true },
   { .name = NULL }
 };
 

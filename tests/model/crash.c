@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "crash.h"
+#include "toy-cipher.h"
 #include "base/report.h"
 
 /* How long somebody who perhaps waits for us is waited for. */
@@ -161,7 +162,8 @@ files_open (struct files *files, bool writable, size_t l2_cache,
   int r;
 
   o.env = (struct image_env) {
-    .open_data = open_data, .open_backing = open_backing, .opaque = files
+    .open_data = open_data, .open_backing = open_backing,
+    .open_encrypted = toy_open_encrypted, .opaque = files
   };
   o.write_env = (struct image_write_env) {
     .refuse = refuse, .prove = prove, .opaque = files
@@ -465,7 +467,7 @@ raw_counts (const struct world *w, const struct checker *c, uint64_t sector)
 {
   const uint64_t cluster = sector * MEMORY_SECTOR / c->cluster;
 
-  return w->spec->raw
+  return w->spec->raw && !w->spec->encrypted
     && (c->is_data[sector]
         || (!(w->failed_requests && w->fault_lasts)
             && (!is_stale (w->spec, cluster) || was_begun (w, c, cluster))));
@@ -612,7 +614,7 @@ world_close (struct world *w)
       world_fail (w, "after closing, sector %" PRIu64 " of the raw file is "
                   "%s", i, describe (&w->sector[i], d, buf));
   }
-  if (w->spec->raw && perfect && w->failure[0] == '\0' && changed (w)
+  if (w->spec->raw && !w->spec->encrypted && perfect && w->failure[0] == '\0' && changed (w)
       && w->live[MEMORY_DATA].size < w->spec->size)
     world_fail (w, "after closing, the raw file is shorter than the disk");
   if (perfect && w->failure[0] == '\0' && c.dirty && changed (w))
@@ -1503,6 +1505,7 @@ check_state (struct enumeration *e, bool is_new)
     return fail (e, "the snapshot has changed");
 
   if (is_new && e->options->qemu_every && !c->dirty
+      && !w->spec->encrypted /* which wants a key */
       && e->stats->distinct % e->options->qemu_every == 0) {
     r = qemu_check (e->state);
     e->stats->by_qemu += r != NO_QEMU;

@@ -13,9 +13,11 @@
 
 #include "image/check.h"
 #include "hostile.h"
+#include "toy-cipher.h"
 #include "image-checker.h"
 #include "image-walker.h"
 #include "image/chain.h"
+#include "image/image.h"
 #include "base/report.h"
 
 /* Each word of what the guest writes begins with this; the sectors' numbers
@@ -448,7 +450,8 @@ open_image (struct session *s)
   int r;
 
   env = (struct image_env) {
-    .open_data = open_data, .open_backing = open_backing, .opaque = s
+    .open_data = open_data, .open_backing = open_backing,
+    .open_encrypted = toy_open_encrypted, .opaque = s
   };
   write_env = (struct image_write_env) {
     .refuse = refuse, .prove = prove, .opaque = s

@@ -43,6 +43,7 @@ struct image_spec {
   bool no_discard;              /* the stores cannot punch holes */
   bool bitmaps;                 /* five of them, see make_bitmaps */
   bool dirty;                   /* the dirty bit is set, counts are wrong */
+  bool encrypted;               /* with the toy cipher; version 3 only */
   bool device;                  /* the image lies on a device, which has room
                                    but keeps its size */
 };

@@ -23,7 +23,7 @@
 #include <libdeflate.h>
 #endif
 
-#include "data/compress.h"
+#include "data/decoder.h"
 #include "disk/format.h"
 #include "guard-decoder.h"
 #include "base/mutant.h"

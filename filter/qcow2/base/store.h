@@ -89,6 +89,9 @@ struct store {
   char *name;                   /* for messages; owned by the store */
   bool fixed_size;              /* a block device: it never grows */
   bool readonly;                /* writing fails */
+  bool encrypted;               /* what was never written reads as noise and
+                                   not as zeros; zero writes, and is never
+                                   fast */
 };
 
 static inline int

@@ -380,14 +380,13 @@ store_all (struct tracker *t)
 static bool
 is_busy (struct tracker *t)
 {
-  struct epochs *epochs = &t->w->epochs;
-  unsigned old;
+  struct writer *w = t->w;
+  unsigned epoch;
 
-  deferred_free_reap (&t->w->frees);
-  if (MUTANT (bitmap_no_grace))
-    return false;
-  return epochs_advance (epochs, &old) ? !epochs_drained (epochs, old)
-                                       : !epochs_idle (epochs);
+  deferred_free_reap (&w->frees);
+  return !MUTANT (bitmap_no_grace)
+    && !(epochs_advance (&w->epochs, &epoch)
+         ? epochs_drained (&w->epochs, epoch) : epochs_idle (&w->epochs));
 }
 
 int

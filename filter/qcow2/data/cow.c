@@ -63,10 +63,9 @@ set_bounds (struct cow_write *c, const struct run *run, uint64_t end)
   c->fill_start = round_down (c->data_start, unit);
   c->fill_end = round_up (c->data_end, unit);
   /* The guest cannot see behind its disk, but a guest whose disk is made
-   * larger can; a data file ends where the disk does.
+   * larger can.
    */
-  if (place->fixed && c->fill_end > layer->size)
-    c->fill_end = max64 (c->data_end, layer->size);
+  c->fill_end = max64 (c->data_end, min64 (c->fill_end, place->end));
 
   c->fill_is_zero = !layer->geo.extended_l2 || !c->copy_whole
     || place->is_disk;

@@ -21,7 +21,7 @@
 #include <libdeflate.h>
 #endif
 
-#include "data/compress.h"
+#include "data/decoder.h"
 #include "disk/format.h"
 #include "base/mutant.h"
 

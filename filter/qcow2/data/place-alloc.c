@@ -64,6 +64,7 @@ find_new (struct place *place, struct placement *p, uint64_t want)
   }
   r = allocator_alloc (place->update->counts, n, &p->host, &p->clusters,
                        &p->reads_as_zeros);
+  p->reads_as_zeros &= !layer->clusters->encrypted;
   p->is_new = r == 0;
   return r;
 }

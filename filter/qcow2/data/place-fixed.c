@@ -70,13 +70,31 @@ released (struct place *place, uint64_t count, uint64_t offset, bool unmap)
     known_holes_forget (&place->holes);
   /* The guest does not see any more what is there. */
   if (unmap)
-    store_discard (place->layer->clusters, count, offset);
+    store_discard (place->layer->data_file, count, offset);
 }
 
 const struct place_ops place_fixed_ops = {
   .begin = begin, .find = find, .look = look, .end = end_write,
   .released = released,
 };
+
+/* Data files end where the disk does; so that nothing but zeros is behind it,
+ * those that are encrypted end with a cluster, if they can.
+ */
+static uint64_t
+end_of_data (const struct layer *layer)
+{
+  uint64_t size;
+
+  if (!layer->geo.has_data_file)
+    return UINT64_MAX;
+  if (!layer->clusters->encrypted)
+    return layer->size;
+  if (!layer->clusters->fixed_size
+      || store_get_size (layer->clusters, &size) < 0)
+    return UINT64_MAX;
+  return size;
+}
 
 void
 place_init (struct place *place, struct layer *layer,
@@ -86,6 +104,7 @@ place_init (struct place *place, struct layer *layer,
     .ops = layer->geo.has_data_file ? &place_fixed_ops : &place_alloc_ops,
     .layer = layer, .update = update,
     .fixed = layer->geo.has_data_file, .is_disk = layer->geo.data_file_raw,
+    .end = end_of_data (layer),
   };
   known_holes_init (&place->holes);
 }

@@ -13,7 +13,7 @@
 
 #include "base/bits.h"
 #include "base/mutant.h"
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/read.h"
 #include "data/writer.h"
 #include "map/mapping.h"
@@ -52,7 +52,7 @@ read_ahead (struct layer *layer, uint64_t offset)
     return;
   mapping_lookup (layer, offset, min64 (size, layer->size - offset), &run);
   if (run.type == RUN_COMPRESSED)
-    compressed_prefetch (layer, &run, &budget);
+    decoded_cache_prefetch (layer, &run, &budget);
 }
 
 static int
@@ -81,7 +81,7 @@ read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
                         strerror (-r));
       break;
     case RUN_COMPRESSED:
-      r = compressed_read (layer, offset, &run, p, &ahead);
+      r = decoded_cache_read (layer, offset, &run, p, &ahead);
       break;
     case RUN_INVALID:
       r = mapping_report (layer, offset, &run);
@@ -142,7 +142,7 @@ cache_range (struct layer *layer, uint64_t count, uint64_t offset,
       store_cache (layer->clusters, run.length, run.host);
       break;
     case RUN_COMPRESSED:
-      if (!compressed_prefetch (layer, &run, budget))
+      if (!decoded_cache_prefetch (layer, &run, budget))
         return false;
       break;
     case RUN_ZERO:

@@ -6,7 +6,7 @@
  *
  * Order of the locks, each of which is taken only after those before it:
  *
- *   start_lock, tracker's lock      the first change; bitmaps
+ *   start_lock, the tracker's lock  the first change; bitmaps
  *   range lock                      of a guest range
  *   commit's turn                   not a mutex that is held: one at a time
  *   change lock, load locks, cache  tables               } never both of

@@ -70,7 +70,7 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
               uint64_t *done)
 {
   struct writer *w = z->w;
-  bool changed;
+  bool changed, unmap;
   int r;
 
   *done = 0;
@@ -78,8 +78,15 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
   if (r < 0)
     return r;
   r = mapping_zero (&w->update, count, offset, z->unmap, done, &changed);
-  if (changed)
-    w->place.ops->released (&w->place, *done, offset, r == 0 && z->unmap);
+  if (!changed)
+    return r;
+  /* If the power goes before the entries are durable, the old ones lead to
+   * their places again, and must find old data or zeros there.
+   */
+  unmap = r == 0 && z->unmap;
+  if (unmap && w->place.fixed && w->layer->clusters->encrypted)
+    unmap = commit_run (&w->commit) == 0;
+  w->place.ops->released (&w->place, *done, offset, unmap);
   return r;
 }
 
@@ -198,7 +205,8 @@ zero_check_fast (const struct zero_request *z, uint64_t count, uint64_t offset)
       continue;
     /* What has no flag for it, and parts of what is not ours alone. */
     if ((layer->header.version < 3 && !layer_nothing_below (layer, offset))
-        || (partial && !(run.type == RUN_DATA && run.copied)))
+        || (partial && !(run.type == RUN_DATA && run.copied
+                         && !layer->clusters->encrypted)))
       return -ENOTSUP;
     if (layer->geo.extended_l2 && run.type == RUN_COMPRESSED
         && run.length < layer_cluster_size (layer))

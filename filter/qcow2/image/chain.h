@@ -7,7 +7,6 @@
 #ifndef QCOW2_CHAIN_H
 #define QCOW2_CHAIN_H
 
-#include "image/image.h"
 #include "map/layer.h"
 
 /* How many layers a chain may have. */

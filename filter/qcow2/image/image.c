@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "data/compress.h"
+#include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
 #include "data/write.h"
@@ -21,6 +21,7 @@
 #include "image/bitmap-export.h"
 #include "image/chain.h"
 #include "image/check.h"
+#include "image/image.h"
 #include "image/layer-open.h"
 #include "image/settle.h"
 #include "image/writer.h"
@@ -86,6 +87,18 @@ open_chain (struct image *image, struct store *store,
     if (layer->header.backing_file || depth == 0)
       r = open_next_layer (image, layer, options, depth++);
   return r;
+}
+
+/* Whoever gives a pass phrase counts on encryption. */
+static int
+check_encryption (const struct image *image)
+{
+  for (const struct layer *l = image->top; l; l = l->backing)
+    if (l->header.encrypted)
+      return 0;
+  report_error ("%s: a pass phrase was given, but the image is not encrypted",
+                image->top->file->name);
+  return -EINVAL;
 }
 
 /* Checks an image because the user wants it; errors are no failure. */
@@ -178,6 +191,8 @@ image_open (struct store *store, const struct image_options *options,
     store_close (store);
   else
     r = open_chain (image, store, options);
+  if (r == 0 && options->want_encryption)
+    r = check_encryption (image);
   if (r == 0 && options->bitmap)
     r = bitmap_export (image, options->bitmap);
   if (r == 0 && options->check)
@@ -248,6 +263,8 @@ image_describe (const struct image *image)
     fputs (", extended L2", f);
   if (h->compression_type == QCOW2_COMPRESSION_ZSTD)
     fputs (", zstd", f);
+  if (h->encrypted)
+    fputs (", encrypted", f);
   if (layer->geo.has_data_file)
     fprintf (f, ", %sexternal data file %s",
              layer->geo.data_file_raw ? "raw " : "",
@@ -283,9 +300,7 @@ image_snapshots (const struct image *image)
 struct store *
 image_data_file (const struct image *image)
 {
-  const struct layer *top = image->top;
-
-  return top->geo.has_data_file ? top->clusters : NULL;
+  return image->top->data_file;
 }
 
 /* --- requests --- */

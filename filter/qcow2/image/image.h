@@ -11,61 +11,12 @@
 
 #include "base/report.h"
 #include "base/store.h"
-#include "disk/format.h"
+#include "image/env.h"
 
 struct snapshot_list;
 
 /* A chain of layers: the image that is served, and what lies below it. */
 struct image;
-
-/* How the engine reaches files that an image names.  Both return 0 or
- * -errno, having reported what is wrong.  The store belongs to the engine.
- */
-struct image_env {
-  /* Opens the external data file of the image in store "of".  name is what
-   * the image says, or NULL.  depth 0 is the image that is served.
-   */
-  int (*open_data) (void *opaque, unsigned depth, const struct store *of,
-                    const char *name, struct store **store);
-
-  /* Opens the backing file likewise, and says how to interpret it.  name and
-   * format are what the image says; either may be NULL.  *store == NULL: the
-   * image is to be served without its backing file.
-   */
-  int (*open_backing) (void *opaque, unsigned depth, const struct store *of,
-                       const char *name, const char *format,
-                       struct store **store, enum image_format *as);
-  void *opaque;
-};
-
-/* What an image that is written to asks of its surroundings, all its life. */
-struct image_write_env {
-  /* Says why the image must not be written to; NULL: it may. */
-  const char *(*refuse) (void *opaque, bool has_data_file);
-
-  /* Called before the first change of a session: makes sure that what is
-   * written to the image file from now on reaches it as it is, by writing to
-   * length bytes from offset, which nothing refers to; with grow, they lie
-   * past the end of the file.  Length 0: there is no such space.  Sets
-   * *can_grow.  Returns 0 or -errno (reported).
-   */
-  int (*prove) (void *opaque, uint64_t offset, uint64_t length, bool grow,
-                bool *can_grow);
-  void *opaque;
-};
-
-struct image_options {
-  const struct image_env *env;
-  const struct image_write_env *write_env; /* NULL: open for reading only */
-  const char *snapshot;         /* ID or name; NULL: the active disk */
-  const char *bitmap;           /* its name; show it as extents; or NULL */
-  bool check;                   /* check for consistency */
-  size_t l2_cache_size;         /* bytes, for all layers together */
-  size_t decoded_cache_size;    /* likewise */
-  bool want_data_file;          /* fail if the image does not use one */
-  bool warn;                    /* report dirty and corrupt images */
-  bool warn_bitmaps;            /* report bitmaps that will not record */
-};
 
 /* Opens the image in store and all that it refers to.  store belongs to the
  * engine from here on, even if this fails.

@@ -5,7 +5,7 @@
 #ifndef QCOW2_LAYER_OPEN_H
 #define QCOW2_LAYER_OPEN_H
 
-#include "image/image.h"
+#include "image/env.h"
 #include "map/layer.h"
 
 /* Opens the layer in store: reads its header, L1 table and, of the image that

@@ -11,7 +11,9 @@
 #include "base/cleanup.h"
 #include "base/mutant.h"
 #include "data/bitmap-tracker.h"
-#include "data/compress.h"
+#include "data/decoded-cache.h"
+#include "data/writer.h"
+#include "disk/metadata-walk.h"
 #include "image/repair.h"
 #include "image/writer.h"
 #include "space/allocator.h"
@@ -95,7 +97,7 @@ writer_close (struct layer *layer)
 }
 
 static int
-map_metadata (struct writer *w)
+build_metadata_map (struct writer *w)
 {
   const struct layer *layer = w->layer;
   const struct metadata_source source = {
@@ -126,7 +128,7 @@ open_space (struct writer *w)
       && (r = env->prove (env->opaque, end, size, true, can_grow)) < 0)
     return r;
   if ((r = refcounts_open (&w->counts)) < 0
-      || (r = map_metadata (w)) < 0 || grow)
+      || (r = build_metadata_map (w)) < 0 || grow)
     return r;
 
   /* A device is as large as it is: the proof takes a free cluster of it, and

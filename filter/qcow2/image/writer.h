@@ -12,7 +12,7 @@
 #define QCOW2_IMAGE_WRITER_H
 
 #include "data/writer.h"
-#include "image/image.h"
+#include "image/env.h"
 
 /* Makes the writer of a layer that may be written to, layer->writer.  Returns
  * 0 or -errno.

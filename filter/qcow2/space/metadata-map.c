@@ -158,25 +158,25 @@ metadata_map_is_snapshot_table (const struct metadata_map *m,
   return set_contains (&m->snapshot_tables, cluster);
 }
 
-/* --- what the image has --- */
+/* --- building --- */
 
-struct build {
+struct building {
   struct metadata_map *map;
+  const struct metadata_source *source;
   struct health *health;
-  uint64_t file_size;           /* bytes */
 };
 
 static int
-fail_overlap (const struct build *b)
+fail_overlap (const struct building *b)
 {
   return health_mark_corrupt (b->health, "two metadata structures overlap");
 }
 
-/* Puts the clusters of a structure into the map; they must not be in it.  Only
- * an active L2 table may be a snapshot's, too.
+/* Adds the clusters of a structure; they must not be in the map.  Only an
+ * active L2 table may be a snapshot's, too.
  */
 static int
-claim (const struct build *b, const struct metadata_range *range)
+claim (const struct building *b, const struct metadata_range *range)
 {
   struct metadata_map *m = b->map;
   uint64_t last;
@@ -196,11 +196,10 @@ claim (const struct build *b, const struct metadata_range *range)
   return 0;
 }
 
-/* A snapshot's L2 table may be that of others, too.  It comes into the map at
- * the end.
- */
+/* Snapshots share L2 tables. */
 static int
-claim_snapshot_table (const struct build *b, const struct metadata_range *range)
+claim_snapshot_l2 (const struct building *b,
+                   const struct metadata_range *range)
 {
   struct metadata_map *m = b->map;
   const uint64_t cluster = range->offset >> m->cluster_bits;
@@ -220,15 +219,15 @@ claim_snapshot_table (const struct build *b, const struct metadata_range *range)
 static int
 claim_range (void *opaque, const struct metadata_range *range)
 {
-  const struct build *b = opaque;
-  const uint64_t size = UINT64_C (1) << b->map->cluster_bits;
+  const struct building *b = opaque;
+  const uint64_t size = b->source->file_size;
 
   if (range->snapshot && range->kind == METADATA_L2)
-    return claim_snapshot_table (b, range);
+    return claim_snapshot_l2 (b, range);
   if (range->snapshot
-      && (range->length > QCOW2_MAX_L1_BYTES || range->offset > b->file_size
-          || range->length > b->file_size - range->offset
-          || range->offset & (size - 1)))
+      && (range->length > QCOW2_MAX_L1_BYTES || range->offset > size
+          || range->length > size - range->offset
+          || range->offset & ((UINT64_C (1) << b->map->cluster_bits) - 1)))
     return health_mark_corrupt (b->health,
                                 "the L1 table of a snapshot is misplaced");
   return claim (b, range);
@@ -239,14 +238,12 @@ metadata_map_build (struct metadata_map *m,
                     const struct metadata_source *source,
                     struct health *health)
 {
-  struct build b = {
-    .map = m, .health = health, .file_size = source->file_size
-  };
-  const struct cluster_set *s = &m->snapshot_tables;
+  struct building b = { .map = m, .source = source, .health = health };
+  const struct cluster_set *tables = &m->snapshot_tables;
   int r = metadata_walk (source, claim_range, &b);
 
-  for (size_t i = 0; r == 0 && i < s->room; i++)
-    if (s->slot[i])
-      r = metadata_map_add (m, s->slot[i] - 1);
+  for (size_t i = 0; r == 0 && i < tables->room; i++)
+    if (tables->slot[i])
+      r = metadata_map_add (m, tables->slot[i] - 1);
   return r;
 }

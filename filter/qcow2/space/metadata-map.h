@@ -32,12 +32,19 @@ struct metadata_map {
   unsigned cluster_bits;
   struct cluster_set all;
   struct cluster_set snapshot_tables; /* those that hold the L2 tables of
-                                   snapshots; constant after the start */
+                                   snapshots; constant once built */
 };
 
 void metadata_map_init (struct metadata_map *m, unsigned cluster_bits);
 void metadata_map_clear (struct metadata_map *m);
 void metadata_map_destroy (struct metadata_map *m);
+
+/* Adds all metadata of an image, before the first change of a session.  Two
+ * structures that overlap end writing.  Returns 0 or -errno.
+ */
+int metadata_map_build (struct metadata_map *m,
+                        const struct metadata_source *source,
+                        struct health *health);
 
 /* Does a host range (bytes) touch a cluster of metadata? */
 bool metadata_map_overlaps (struct metadata_map *m, uint64_t offset,
@@ -47,8 +54,8 @@ bool metadata_map_overlaps (struct metadata_map *m, uint64_t offset,
 int metadata_map_add (struct metadata_map *m, uint64_t cluster);
 void metadata_map_remove (struct metadata_map *m, uint64_t cluster);
 
-/* The L2 table of a snapshot may be shared, and stays metadata as long as the
- * image is written to.
+/* Is there an L2 table of a snapshot?  It may be shared, and stays metadata as
+ * long as the image is written to.
  */
 bool metadata_map_is_snapshot_table (const struct metadata_map *m,
                                      uint64_t cluster);

@@ -1,4 +1,4 @@
-/* qcow2ext: reading compressed clusters.
+/* qcow2ext: compressed clusters, decoded.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * A decoded cluster is shared by all threads through a small cache, so that
@@ -13,9 +13,9 @@
  * READY.  One mutex guards everything here; it is held neither while reading
  * nor while decoding nor while copying out.
  *
- * Whoever reads a cluster piece by piece will want the next one: the request
- * that is the second to come back, and finds a quarter read, decodes it while
- * others go on with this one.
+ * A guest that reads a cluster piece by piece will want the next one: the second
+ * request for a cluster that finds a quarter of it read decodes the next one,
+ * while others go on with this one.
  *
  * Contexts and buffers of decoders wait in a list for the next thread that
  * wants one, so there are as many as threads that ever decoded at once.
@@ -28,9 +28,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
-#include "data/compress.h"
 #include "base/report.h"
+#include "data/decoded-cache.h"
+#include "data/decoder.h"
 
 #define BUCKETS 1024
 
@@ -108,7 +110,7 @@ link_newest (struct decoded_cache *cache, struct decoded *d)
   cache->newest = d;
 }
 
-/* Takes the entry out of the hash; frees it if nobody uses it. */
+/* Takes the entry out of the hash; frees it if it has no user. */
 static void
 forget (struct decoded_cache *cache, struct decoded *d)
 {
@@ -124,8 +126,9 @@ forget (struct decoded_cache *cache, struct decoded *d)
     free (d);
 }
 
+/* Ends the use of an entry. */
 static void
-put (struct decoded *d)
+release (struct decoded *d)
 {
   if (--d->users == 0 && !d->hashed)
     free (d);
@@ -213,9 +216,8 @@ decode (struct layer *layer, const struct run *run, void *out)
    * not there are not decoded: zeros in place of lost data can be a valid
    * stream of something else.
    */
-  const uint64_t left = layer_file_size (layer) - run->host;
-  const size_t size =
-    run->compressed_size < left ? run->compressed_size : left;
+  const size_t size = min64 (run->compressed_size,
+                             layer_file_size (layer) - run->host);
   int r = -ENOMEM;
 
   if (w == NULL)
@@ -235,98 +237,112 @@ decode (struct layer *layer, const struct run *run, void *out)
   return r;
 }
 
-static bool
-is_of (const struct decoded *d, const struct layer *layer,
-       const struct run *run)
+/* The entry of a run's cluster; NULL: there is none. */
+static struct decoded *
+find (struct layer *layer, const struct run *run)
 {
-  return d->host == run->host && d->layer == layer
-    && d->compressed_size == run->compressed_size;
-}
+  struct decoded *d = *bucket_of (layer->decoded, layer, run->host);
 
-static bool
-is_cached (struct layer *layer, const struct run *run)
-{
-  struct decoded_cache *cache = layer->decoded;
-  struct decoded *d = *bucket_of (cache, layer, run->host);
-
-  while (d && !is_of (d, layer, run))
+  while (d && !(d->host == run->host && d->layer == layer
+                && d->compressed_size == run->compressed_size))
     d = d->hash_next;
-  return d != NULL;
+  return d;
 }
 
-/* Finds the decoded cluster of a run, or makes it.  On success the caller is
- * a user of *result and puts it.
+/* Becomes a user of an entry that exists, when it is no longer LOADING.
+ * Returns 0, or -errno if it FAILED, and then is no user.
  */
 static int
-get (struct layer *layer, const struct run *run, struct decoded **result)
+share (struct decoded_cache *cache, struct decoded *d)
+{
+  int error;
+
+  d->users++;
+  unlink_use (cache, d);
+  link_newest (cache, d);
+  while (d->state == LOADING)
+    pthread_cond_wait (&cache->loaded, &cache->lock);
+  error = d->state == FAILED ? d->error : 0;
+  if (error < 0)
+    release (d);
+  return error;
+}
+
+/* Puts a new entry into the hash, LOADING, with the caller as its user. */
+static void
+insert (struct layer *layer, const struct run *run, struct decoded *d)
 {
   struct decoded_cache *cache = layer->decoded;
-  const size_t size = layer_cluster_size (layer);
   struct decoded **bucket = bucket_of (cache, layer, run->host);
-  struct decoded *d, *fresh = NULL;
-  int r;
 
-  pthread_mutex_lock (&cache->lock);
- again:
-  for (d = *bucket; d; d = d->hash_next)
-    if (is_of (d, layer, run))
-      break;
-
-  if (d) {
-    free (fresh);
-    d->users++;
-    unlink_use (cache, d);
-    link_newest (cache, d);
-    while (d->state == LOADING)
-      pthread_cond_wait (&cache->loaded, &cache->lock);
-    r = d->state == FAILED ? d->error : 0;
-    if (r < 0)
-      put (d);
-    pthread_mutex_unlock (&cache->lock);
-    *result = d;
-    return r;
-  }
-
-  if (fresh == NULL) {
-    pthread_mutex_unlock (&cache->lock);
-    fresh = malloc (sizeof *fresh + size);
-    if (fresh == NULL)
-      return -ENOMEM;
-    pthread_mutex_lock (&cache->lock);
-    goto again;
-  }
-
-  d = fresh;
   memset (d, 0, sizeof *d);
   d->layer = layer;
   d->host = run->host;
   d->compressed_size = run->compressed_size;
   d->state = LOADING;
   d->users = 1;
-  d->size = size;
+  d->size = layer_cluster_size (layer);
   d->hashed = true;
   d->hash_next = *bucket;
   *bucket = d;
   link_newest (cache, d);
-  cache->bytes += size;
+  cache->bytes += d->size;
   /* Entries in use stay in memory until their users are done, wherever the
    * limit is: there are at most as many as threads.
    */
   while (cache->bytes > cache->limit && cache->oldest != d)
     forget (cache, cache->oldest);
-  pthread_mutex_unlock (&cache->lock);
+}
 
-  r = decode (layer, run, d->data);
+/* Decodes what insert has announced.  If that fails, the caller is no user. */
+static int
+load (struct layer *layer, const struct run *run, struct decoded *d)
+{
+  struct decoded_cache *cache = layer->decoded;
+  const int r = decode (layer, run, d->data);
 
-  pthread_mutex_lock (&cache->lock);
+  LOCK_FOR_SCOPE (&cache->lock);
   d->state = r < 0 ? FAILED : READY;
   d->error = r;
   pthread_cond_broadcast (&cache->loaded);
   if (d->hashed && (r < 0 || cache->bytes > cache->limit))
     forget (cache, d);
   if (r < 0)
-    put (d);
-  pthread_mutex_unlock (&cache->lock);
+    release (d);
+  return r;
+}
+
+/* Finds the decoded cluster of a run, or makes it.  On success the caller is
+ * a user of *result, and releases it.
+ */
+static int
+acquire (struct layer *layer, const struct run *run, struct decoded **result)
+{
+  struct decoded_cache *cache = layer->decoded;
+  struct decoded *spare = NULL, *d;
+  int r;
+
+  pthread_mutex_lock (&cache->lock);
+  d = find (layer, run);
+  if (d == NULL) {
+    pthread_mutex_unlock (&cache->lock);
+    spare = malloc (sizeof *spare + layer_cluster_size (layer));
+    if (spare == NULL)
+      return -ENOMEM;
+    pthread_mutex_lock (&cache->lock);
+    d = find (layer, run);
+  }
+  if (d) {
+    r = share (cache, d);
+    pthread_mutex_unlock (&cache->lock);
+    free (spare);
+  }
+  else {
+    d = spare;
+    insert (layer, run, d);
+    pthread_mutex_unlock (&cache->lock);
+    r = load (layer, run, d);
+  }
   *result = d;
   return r;
 }
@@ -335,7 +351,7 @@ get (struct layer *layer, const struct run *run, struct decoded **result)
  * to go ahead with the next one.
  */
 static bool
-done (struct decoded_cache *cache, struct decoded *d, size_t taken)
+release_read (struct decoded_cache *cache, struct decoded *d, size_t taken)
 {
   bool ahead;
 
@@ -344,41 +360,41 @@ done (struct decoded_cache *cache, struct decoded *d, size_t taken)
     && d->size <= cache->limit / 4;
   d->ahead |= ahead;
   d->taken += taken;
-  put (d);
+  release (d);
   return ahead;
 }
 
+static bool
+is_cached (struct layer *layer, const struct run *run)
+{
+  LOCK_FOR_SCOPE (&layer->decoded->lock);
+  return find (layer, run) != NULL;
+}
+
 int
-compressed_read (struct layer *layer, uint64_t offset, const struct run *run,
-                 void *buf, bool *ahead)
+decoded_cache_read (struct layer *layer, uint64_t offset,
+                    const struct run *run, void *buf, bool *ahead)
 {
   const size_t size = layer_cluster_size (layer);
   struct decoded *d;
   int r;
 
   *ahead = false;
-  /* Whoever takes a whole cluster will hardly come back for it. */
-  if (run->length == size) {
-    bool cached;
-    {
-      LOCK_FOR_SCOPE (&layer->decoded->lock);
-      cached = is_cached (layer, run);
-    }
-    if (!cached)
-      return decode (layer, run, buf);
-  }
+  /* A guest that reads a whole cluster will hardly come back for it. */
+  if (run->length == size && !is_cached (layer, run))
+    return decode (layer, run, buf);
 
-  r = get (layer, run, &d);
+  r = acquire (layer, run, &d);
   if (r < 0)
     return r;
   memcpy (buf, d->data + (offset & (size - 1)), run->length);
-  *ahead = done (layer->decoded, d, run->length);
+  *ahead = release_read (layer->decoded, d, run->length);
   return 0;
 }
 
 bool
-compressed_prefetch (struct layer *layer, const struct run *run,
-                     uint64_t *budget)
+decoded_cache_prefetch (struct layer *layer, const struct run *run,
+                        uint64_t *budget)
 {
   struct decoded *d;
 
@@ -387,7 +403,7 @@ compressed_prefetch (struct layer *layer, const struct run *run,
   if (layer_cluster_size (layer) > *budget)
     return false;
   *budget -= layer_cluster_size (layer);
-  if (get (layer, run, &d) == 0)
-    done (layer->decoded, d, 0);
+  if (acquire (layer, run, &d) == 0)
+    release_read (layer->decoded, d, 0);
   return true;
 }

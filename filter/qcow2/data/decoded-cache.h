@@ -1,9 +1,9 @@
-/* qcow2ext: compressed clusters.
+/* qcow2ext: compressed clusters, decoded.
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
-#ifndef QCOW2_COMPRESS_H
-#define QCOW2_COMPRESS_H
+#ifndef QCOW2_DECODED_CACHE_H
+#define QCOW2_DECODED_CACHE_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,7 +17,9 @@
 struct decoded_cache *decoded_cache_new (size_t limit);
 void decoded_cache_free (struct decoded_cache *cache);
 
-/* Forgets what was decoded from a host range of an image, in bytes. */
+/* Forgets what was decoded from a host range of a layer's image file, in
+ * bytes.
+ */
 void decoded_cache_drop_range (struct decoded_cache *cache,
                                const struct layer *layer, uint64_t offset,
                                uint64_t length);
@@ -26,25 +28,16 @@ void decoded_cache_drop_range (struct decoded_cache *cache,
  * been looked up.  Several threads that want the same cluster decode it once.
  * No lock is held while reading or decoding.  *ahead: the guest's clusters
  * seem to be read in order, so that it pays to decode the next one.  Returns
- * 0 or -errno.
+ * 0 or -errno (-EIO: reported).
  */
-int compressed_read (struct layer *layer, uint64_t offset,
-                     const struct run *run, void *buf, bool *ahead);
+int decoded_cache_read (struct layer *layer, uint64_t offset,
+                        const struct run *run, void *buf, bool *ahead);
 
 /* Decodes the cluster of the run into the cache, and takes its size off the
  * budget (bytes), which is at first UINT64_MAX: a request may fill no more
  * than half of the cache.  Returns false if it is spent.
  */
-bool compressed_prefetch (struct layer *layer, const struct run *run,
-                          uint64_t *budget);
+bool decoded_cache_prefetch (struct layer *layer, const struct run *run,
+                             uint64_t *budget);
 
-/* Decodes size bytes of compressed data of the given type into exactly
- * out_size bytes.  Returns 0, or -EIO where the data is not sound.
- */
-struct decoder;
-struct decoder *decoder_new (void);
-void decoder_free (struct decoder *decoder);
-int decoder_run (struct decoder *decoder, unsigned compression_type,
-                 const void *data, size_t size, void *out, size_t out_size);
-
-#endif /* QCOW2_COMPRESS_H */
+#endif /* QCOW2_DECODED_CACHE_H */
