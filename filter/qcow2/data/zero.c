@@ -30,7 +30,7 @@ zero_in_place (const struct zero_request *z, uint64_t count, uint64_t host)
   struct store *store = z->w->layer->clusters;
   int r;
 
-  if (z->trim && !z->w->place.is_disk) {
+  if (z->trim) {
     r = store_discard (store, count, host);
     return r == -ENOTSUP ? 0 : r;
   }

@@ -65,6 +65,8 @@ layer_settle (struct layer *layer, bool idle)
   known_holes_forget (&w->place.holes);
   if (r == 0 && !range_locks_any (&w->ranges))
     r = allocator_trim_tail (&w->counts);
+  if (r == -ENOSPC)
+    allocator_look_again (&w->counts); /* for the next time */
   if (r < 0 || w->active)       /* a request came in between */
     w->settled = false;
   if (r < 0)

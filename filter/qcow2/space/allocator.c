@@ -139,6 +139,17 @@ allocator_give_back_table (struct refcounts *rc, uint64_t offset)
     refcounts_drop (rc, offset, refcounts_cluster_size (rc));
 }
 
+bool
+allocator_look_again (struct refcounts *rc)
+{
+  uint64_t size;
+
+  if (rc->end.can_grow || store_refresh_size (rc->file, &size) < 0)
+    return false;
+  LOCK_FOR_SCOPE (&rc->lock);
+  return file_end_enlarged (&rc->end, size);
+}
+
 int
 allocator_last_free (struct refcounts *rc, uint64_t *offset)
 {
@@ -187,6 +198,16 @@ allocator_trim_tail (struct refcounts *rc)
 
   if ((r = store_get_size (rc->file, &size)) < 0)
     return r;
+  /* Nothing of this session is there: somebody else has written to the file,
+   * without locks.
+   */
+  if (size > rc->end.used_end << bits) {
+    report_error ("%s: another program has added to the image while it was "
+                  "written to here; what it has added is not cut off, but the "
+                  "image may be damaged: see what qemu-img check says",
+                  rc->file->name);
+    return 0;
+  }
   if (size != wanted && (r = store_resize (rc->file, wanted)) < 0)
     return r;
   if (end < rc->end.used_end)
