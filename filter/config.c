@@ -17,7 +17,7 @@
 #include <nbdkit-filter.h>
 
 #include "config.h"
-#include "load-libnbd.h"
+#include "encryption.h"
 #include "store-file.h"
 
 #define MIB (1024 * 1024)
@@ -80,11 +80,30 @@ copy_string (const char *s)
   return copy;
 }
 
+/* Takes the string. */
+static int
+add_string (char ***list, size_t *nr, char *string)
+{
+  char **longer;
+
+  if (string == NULL)           /* it was said why */
+    return -1;
+  longer = realloc (*list, (*nr + 1) * sizeof *longer);
+  if (longer == NULL) {
+    nbdkit_error ("realloc: %m");
+    free (string);
+    return -1;
+  }
+  *list = longer;
+  longer[(*nr)++] = string;
+  return 1;
+}
+
 static int
 add_allow (const char *key, const char *value)
 {
   struct stat st;
-  char **allow, *dir;
+  char *dir;
 
   if (strcmp (value, "none") == 0) {
     config.allow_none = true;
@@ -98,89 +117,82 @@ add_allow (const char *key, const char *value)
     free (dir);
     return -1;
   }
-  allow = realloc (config.allow, (config.nr_allow + 1) * sizeof *allow);
-  if (allow == NULL) {
-    nbdkit_error ("realloc: %m");
-    free (dir);
+  return add_string (&config.allow, &config.nr_allow, dir);
+}
+
+static int
+set_exports (const char *key, const char *value)
+{
+  if (strcmp (value, "all") != 0 && strcmp (value, "disk") != 0) {
+    nbdkit_error ("%s=%s: it must be disk or all", key, value);
     return -1;
   }
-  config.allow = allow;
-  config.allow[config.nr_allow++] = dir;
+  config.all_exports = strcmp (value, "all") == 0;
   return 1;
 }
 
 static int
-set_backing_format (const char *key, const char *value)
+add_backing_format (const char *key, const char *value)
 {
-  if (strcmp (value, "raw") != 0 && strcmp (value, "qcow2") != 0) {
-    nbdkit_error ("%s=%s: the format must be raw or qcow2", key, value);
+  if (strcmp (value, "raw") != 0 && strcmp (value, "qcow2") != 0
+      && strcmp (value, "auto") != 0) {
+    nbdkit_error ("%s=%s: the format must be raw or qcow2, or auto for what "
+                  "the image says", key, value);
     return -1;
   }
-  return set_string (key, &config.backing_format, copy_string (value));
-}
-
-/* What libnbd takes for the URI of an NBD server.  A file of such a name can
- * still be given with "./" before it.
- */
-static bool
-is_nbd_uri (const char *value)
-{
-  static const char *const schemes[] = {
-    "nbd://", "nbds://", "nbd+unix://", "nbds+unix://", "nbd+vsock://",
-    "nbds+vsock://",
-  };
-
-  for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++)
-    if (strncmp (value, schemes[i], strlen (schemes[i])) == 0)
-      return true;
-  return false;
-}
-
-/* The server changes its directory before it connects, so paths in a URI have
- * to be absolute.
- */
-static int
-check_uri_paths (const char *key, const char *uri)
-{
-  static const char *const paths[] = {
-    "socket=", "tls-certificates=", "tls-psk-file=",
-  };
-  const char *p = strchr (uri, '?');
-
-  while (p) {
-    p++;
-    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
-      const size_t n = strlen (paths[i]);
-
-      if (strncmp (p, paths[i], n) == 0 && p[n] != '/'
-          && strncasecmp (p + n, "%2f", 3) != 0) {
-        nbdkit_error ("%s=%s: the path after %s must be absolute", key, uri,
-                      paths[i]);
-        return -1;
-      }
-    }
-    p = strpbrk (p, "&;");
-  }
-  return 0;
+  return add_string (&config.backing_formats, &config.nr_backing_formats,
+                     copy_string (value));
 }
 
 static int
 set_data_file (const char *key, const char *value)
 {
-  if (!is_nbd_uri (value))
-    return set_string (key, &config.data_file, nbdkit_absolute_path (value));
-#ifndef HAVE_LIBNBD
-  nbdkit_error ("%s=%s: this filter was built without libnbd, so the data file "
-                "cannot be on an NBD server", key, value);
-  return -1;
-#else
-  if (load_libnbd () == -1)
+  struct location l;
+
+  if (location_parse (key, value, &l) == -1)
     return -1;
-#endif
-  if (check_uri_paths (key, value) == -1)
+  config.data_is_nbd = l.is_nbd;
+  return set_string (key, &config.data_file, l.name);
+}
+
+/* The layers of the chain, from the top downwards. */
+static int
+add_backing_file (const char *key, const char *value)
+{
+  struct location l = { NULL };
+  struct location *backing =
+    realloc (config.backing, (config.nr_backing + 1) * sizeof *backing);
+
+  if (backing == NULL) {
+    nbdkit_error ("realloc: %m");
     return -1;
-  config.data_is_nbd = true;
-  return set_string (key, &config.data_file, copy_string (value));
+  }
+  config.backing = backing;
+  if (config.nr_backing > 0
+      && strcmp (backing[config.nr_backing - 1].name, "none") == 0) {
+    nbdkit_error ("%s=%s: nothing can follow %s=none", key, value, key);
+    return -1;
+  }
+  if (strcmp (value, "none") == 0) {
+    l.name = copy_string (value);
+    if (l.name == NULL)
+      return -1;
+  }
+  else if (location_parse (key, value, &l) == -1)
+    return -1;
+  backing[config.nr_backing++] = l;
+  return 1;
+}
+
+/* In the forms that nbdkit has for passwords. */
+static int
+set_passphrase (const char *value)
+{
+  char *passphrase;
+
+  if (nbdkit_read_password (value, &passphrase) == -1)
+    return -1;
+  return encryption_set_passphrase (passphrase) == -1 ? -1 : 1;
 }
 
 /* The file= of the plugin: where the image is, if it is a local file.  The
@@ -249,6 +261,35 @@ note_fd (const char *value)
   return 0;
 }
 
+/* The file plugin's fadvise=, which says how its file will be used.  What it
+ * does not know, it refuses itself.
+ */
+static int
+note_advice (const char *value)
+{
+  if (strcmp (value, "random") == 0)
+    config.advice = POSIX_FADV_RANDOM;
+  else if (strcmp (value, "sequential") == 0)
+    config.advice = POSIX_FADV_SEQUENTIAL;
+  return 0;
+}
+
+static int
+set_detect_zeroes (const char *key, const char *value)
+{
+  if (strcmp (value, "off") == 0)
+    config.write.detect_zeroes = DETECT_OFF;
+  else if (strcmp (value, "on") == 0)
+    config.write.detect_zeroes = DETECT_ON;
+  else if (strcmp (value, "unmap") == 0)
+    config.write.detect_zeroes = DETECT_UNMAP;
+  else {
+    nbdkit_error ("%s=%s: it must be off, on or unmap", key, value);
+    return -1;
+  }
+  return 1;
+}
+
 int
 config_parse (const char *key, const char *value)
 {
@@ -256,6 +297,12 @@ config_parse (const char *key, const char *value)
     return note_file (value);
   if (strcmp (key, "fd") == 0)
     return note_fd (value);
+  if (strcmp (key, "fadvise") == 0)
+    return note_advice (value);
+  if (strcmp (key, "cache") == 0) { /* nbdkit's cache filter has it, too */
+    config.cache_none = strcmp (value, "none") == 0;
+    return 0;
+  }
   if (strcmp (key, "dir") == 0 || strcmp (key, "dirfd") == 0) {
     config.dir = true;
     return 0;
@@ -270,25 +317,34 @@ config_parse (const char *key, const char *value)
   if (strcmp (key, "qcow2ext-data-file") == 0)
     return set_data_file (key, value);
   if (strcmp (key, "qcow2ext-backing-file") == 0)
-    return set_string (key, &config.backing_file,
-                       strcmp (value, "none") == 0
-                       ? copy_string (value) : nbdkit_absolute_path (value));
+    return add_backing_file (key, value);
   if (strcmp (key, "qcow2ext-backing-format") == 0)
-    return set_backing_format (key, value);
+    return add_backing_format (key, value);
   if (strcmp (key, "qcow2ext-allow") == 0)
     return add_allow (key, value);
   if (strcmp (key, "qcow2ext-snapshot") == 0)
     return set_string (key, &config.snapshot, copy_string (value));
-  if (strcmp (key, "qcow2ext-list-snapshots") == 0)
-    return parse_bool (value, &config.list_snapshots);
+  if (strcmp (key, "qcow2ext-exports") == 0)
+    return set_exports (key, value);
   if (strcmp (key, "qcow2ext-bitmap") == 0)
-    return set_string (key, &config.bitmap, copy_string (value));
+    return add_string (&config.bitmaps, &config.nr_bitmaps,
+                       copy_string (value));
+  if (strcmp (key, "qcow2ext-bitmap-chain") == 0)
+    return parse_bool (value, &config.bitmap_chain);
+  if (strcmp (key, "qcow2ext-passphrase") == 0)
+    return set_passphrase (value);
   if (strcmp (key, "qcow2ext-check") == 0)
     return parse_bool (value, &config.check);
   if (strcmp (key, "qcow2ext-lock") == 0)
     return parse_bool (value, &config.lock);
   if (strcmp (key, "qcow2ext-trust-below") == 0)
     return parse_bool (value, &config.trust_below);
+  if (strcmp (key, "qcow2ext-compress") == 0)
+    return parse_bool (value, &config.write.compress);
+  if (strcmp (key, "qcow2ext-detect-zeroes") == 0)
+    return set_detect_zeroes (key, value);
+  if (strcmp (key, "qcow2ext-direct") == 0)
+    return parse_bool (value, &config.direct);
   if (strcmp (key, "qcow2ext-l2-cache-size") == 0)
     return parse_size (key, value, &config.l2_cache_size);
   if (strcmp (key, "qcow2ext-decoded-cache-size") == 0)
@@ -299,9 +355,34 @@ config_parse (const char *key, const char *value)
   return -1;
 }
 
+/* Files are seen to be the same when they are opened; URIs are compared. */
+static int
+check_uris (void)
+{
+  for (size_t i = 0; i < config.nr_backing; i++) {
+    const char *uri = config.backing[i].name;
+
+    if (!config.backing[i].is_nbd)
+      continue;
+    for (size_t j = 0; j < i; j++)
+      if (strcmp (config.backing[j].name, uri) == 0) {
+        nbdkit_error ("qcow2ext-backing-file=%s is given twice", uri);
+        return -1;
+      }
+    if (config.data_file && strcmp (config.data_file, uri) == 0) {
+      nbdkit_error ("qcow2ext-backing-file=%s is the external data file "
+                    "already", uri);
+      return -1;
+    }
+  }
+  return 0;
+}
+
 int
 config_check (void)
 {
+  if (check_uris () == -1)
+    return -1;
   if (config.dir) {
     nbdkit_error ("dir= and dirfd= are not supported: serve one image, with "
                   "file=");
@@ -311,33 +392,52 @@ config_check (void)
     nbdkit_error ("qcow2ext-allow=none excludes other qcow2ext-allow=");
     return -1;
   }
-  if (config.snapshot && config.list_snapshots) {
-    nbdkit_error ("qcow2ext-snapshot= and qcow2ext-list-snapshots= exclude "
-                  "each other");
+  if (config.all_exports && (config.snapshot || config.nr_bitmaps)) {
+    nbdkit_error ("qcow2ext-exports=all and %s exclude each other",
+                  config.snapshot ? "qcow2ext-snapshot=" : "qcow2ext-bitmap=");
     return -1;
   }
-  if (config.bitmap && (config.snapshot || config.list_snapshots)) {
+  if (config.bitmap_chain && !config.nr_bitmaps) {
+    nbdkit_error ("qcow2ext-bitmap-chain= needs qcow2ext-bitmap=");
+    return -1;
+  }
+  if (config.nr_bitmaps && config.snapshot) {
     nbdkit_error ("qcow2ext-bitmap= is about the live disk and excludes "
-                  "snapshots");
+                  "qcow2ext-snapshot=");
     return -1;
   }
   if (config.several_files) {
     free (config.image_path);
     config.image_path = NULL;
   }
+  if (config.direct && config.image_path == NULL) {
+    nbdkit_error ("qcow2ext-direct=true: the image must be one local file, "
+                  "given with file= or fd=");
+    return -1;
+  }
+  if (config.cache_none && !config.direct && config.image_path)
+    nbdkit_error ("warning: cache=none does not keep the image and its data "
+                  "file out of the page cache; qcow2ext-direct=true does");
   return 0;
 }
 
 void
 config_free (void)
 {
+  encryption_unload ();
   free (config.image_path);
   free (config.data_file);
-  free (config.backing_file);
-  free (config.backing_format);
+  for (size_t i = 0; i < config.nr_backing; i++)
+    free (config.backing[i].name);
+  free (config.backing);
+  for (size_t i = 0; i < config.nr_backing_formats; i++)
+    free (config.backing_formats[i]);
+  free (config.backing_formats);
   for (size_t i = 0; i < config.nr_allow; i++)
     free (config.allow[i]);
   free (config.allow);
   free (config.snapshot);
-  free (config.bitmap);
+  for (size_t i = 0; i < config.nr_bitmaps; i++)
+    free (config.bitmaps[i]);
+  free (config.bitmaps);
 }

@@ -16,13 +16,18 @@ static const struct {
   { "qcow2_versions", "2 3" },
   { "qcow2_features",
     "dirty corrupt data-file compression-type extended-l2 lazy-refcounts "
-    "bitmaps data-file-raw" },
+    "bitmaps data-file-raw luks" },
   { "zlib", "yes" },
   { "zstd", "yes" },
 #ifdef HAVE_LIBDEFLATE
   { "libdeflate", "yes" },
 #else
   { "libdeflate", "no" },
+#endif
+#ifdef HAVE_LIBGCRYPT
+  { "libgcrypt", "yes" },
+#else
+  { "libgcrypt", "no" },
 #endif
 #ifdef HAVE_LIBNBD
   { "libnbd", "yes" },

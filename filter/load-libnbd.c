@@ -31,7 +31,7 @@ load_libnbd (void)
   void *library = dlopen (SONAME, RTLD_NOW | RTLD_LOCAL);
 
   if (library == NULL) {
-    report_error ("a data file on an NBD server needs libnbd, which cannot be "
+    report_error ("a file on an NBD server needs libnbd, which cannot be "
                   "loaded: %s", dlerror ());
     return -1;
   }
@@ -39,7 +39,7 @@ load_libnbd (void)
     void *f = dlsym (library, functions[i].name);
 
     if (f == NULL) {
-      report_error ("a data file on an NBD server needs libnbd 1.14 or later: "
+      report_error ("a file on an NBD server needs libnbd 1.14 or later: "
                     "%s", dlerror ());
       return -1;
     }

@@ -7,7 +7,7 @@
  *
  * - A file given on the command line is opened as it is, and what it names in
  *   turn may lie in its own directory.  Only the command line can say that
- *   data is on an NBD server.
+ *   a file is on an NBD server.
  * - A name in an image is a path, relative to the directory of that image (if
  *   the image was reached through a symbolic link: first the link's, then the
  *   file's); a protocol ("nbd:", "json:") is refused.
@@ -131,6 +131,13 @@ named_files_enter (struct named_files *files, const char *path,
     return 0;
   }
   return place_set (&files->tree, path);
+}
+
+void
+named_files_enter_remote (struct named_files *files)
+{
+  place_free (&files->layer);
+  place_free (&files->tree);
 }
 
 static bool

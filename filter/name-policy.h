@@ -27,11 +27,13 @@ struct named_files {
                                    we may */
   bool lock;                    /* lock what lower layers consist of */
   bool drop_cache;              /* of the served image's data file */
-  bool connect;                 /* ask an NBD server that has the data */
+  bool connect;                 /* ask NBD servers that have a file */
   struct place layer;           /* of the current layer */
   struct place tree;            /* the default tree */
   struct file_id *seen;
   size_t nr_seen;
+  size_t nr_asked;              /* how many layers could have a backing file */
+  size_t nr_backing;            /* and have */
 };
 
 /* Starts a chain whose top is the image at path (absolute), or an
@@ -50,6 +52,9 @@ int named_files_add (struct named_files *files, const struct stat *st);
  */
 int named_files_enter (struct named_files *files, const char *path,
                        const struct stat *st, bool trusted);
+
+/* The same for a layer on an NBD server, which has no directory. */
+void named_files_enter_remote (struct named_files *files);
 
 /* What an opening is about, for messages. */
 struct name_request {

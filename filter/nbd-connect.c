@@ -183,7 +183,8 @@ negotiate (struct nbd_link *l, struct nbd_handle *h)
       return false;
     }
     if (left <= 0) {
-      note_failure (p, "the server does not answer");
+      note_failure (p, "the server does not answer (qemu-nbd takes one client "
+                    "at a time unless it has -e 0)");
       return false;
     }
     if (nbd_handle_events (l, h, left) == -1) {

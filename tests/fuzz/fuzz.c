@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "fuzz.h"
+#include "toy-cipher.h"
 #include "image/image.h"
 #include "base/report.h"
 
@@ -303,6 +304,7 @@ fuzz_open (struct memory_file *file)
 {
   const struct image_env env = {
     .open_data = open_data, .open_backing = open_backing,
+    .open_encrypted = toy_open_encrypted,
     .opaque = &file[MEMORY_DATA],
   };
   const struct image_options options = {

@@ -12,24 +12,26 @@ builddir=$1
     { echo "usage: run.sh BUILDDIR, which is configured" >&2; exit 1; }
 
 seconds=${FUZZ_SECONDS:-60}
-targets=${FUZZ_TARGET:-header mapping snapshots bitmaps decode check session pair}
+targets=${FUZZ_TARGET:-header mapping snapshots bitmaps decode check session pair luks}
 engine=${FUZZ_ENGINE:-libfuzzer}
 work=${FUZZ_DIR:-$builddir/fuzz}
 
 max_len=32768
 sanitize=-fsanitize=address,undefined
 flags=(-std=gnu11 -O2 -g -fno-omit-frame-pointer
-       -I"$builddir" -I"$srcdir/filter/qcow2" -I"$srcdir/tests/model"
+       -I"$builddir" -I"$srcdir/filter" -I"$srcdir/filter/qcow2"
+       -I"$srcdir/tests/model"
        -I"$srcdir/tests/fuzz")
 # shellcheck disable=SC2054
 libs=(-Wl,--wrap=decoder_run -lz -lzstd -lpthread)
 if grep -q '^#define HAVE_LIBDEFLATE 1' "$builddir/build-config.h"; then
     libs+=(-ldeflate)
 fi
-engine_sources=("$srcdir"/filter/qcow2/*/*.c)
+engine_sources=("$srcdir"/filter/qcow2/*/*.c
+                "$srcdir"/filter/{block-lock,store-crypt}.c)
 common=(fuzz/fuzz.c)
 for f in guard-decoder hostile-images hostile image-checker image-maker \
-         image-walker store-memory; do
+         image-walker store-memory toy-cipher; do
     common+=("model/$f.c")
 done
 

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "crash.h"
+#include "toy-cipher.h"
 #include "base/report.h"
 
 /* How long somebody who perhaps waits for us is waited for. */
@@ -161,7 +162,8 @@ files_open (struct files *files, bool writable, size_t l2_cache,
   int r;
 
   o.env = (struct image_env) {
-    .open_data = open_data, .open_backing = open_backing, .opaque = files
+    .open_data = open_data, .open_backing = open_backing,
+    .open_encrypted = toy_open_encrypted, .opaque = files
   };
   o.write_env = (struct image_write_env) {
     .refuse = refuse, .prove = prove, .opaque = files
@@ -171,6 +173,7 @@ files_open (struct files *files, bool writable, size_t l2_cache,
     .write_env = writable ? &o.write_env : NULL,
     .l2_cache_size = l2_cache ? l2_cache : 1 << 20,
     .decoded_cache_size = 1 << 20,
+    .write = files->write,
   };
   files->store = store_memory_new (&files->file[MEMORY_IMAGE], files->log,
                                    MEMORY_IMAGE, files->no_discard);
@@ -390,10 +393,12 @@ describe (const struct history *h, const uint8_t *bytes, char buf[128])
   return buf;
 }
 
+/* The files of the world that a thread has open. */
+static _Thread_local struct files world_files;
+
 void
 world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
 {
-  static _Thread_local struct files files;
   struct checker c = { 0 };
   int r;
 
@@ -425,11 +430,11 @@ world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
     w->bitmaps = copy_bitmaps (&c);
   checker_free (&c);
 
-  files = (struct files) {
+  world_files = (struct files) {
     .file = w->live, .log = &w->log, .no_discard = spec->no_discard,
-    .device = spec->device
+    .device = spec->device, .write = spec->write
   };
-  r = files_open (&files, true, l2_cache, &w->image);
+  r = files_open (&world_files, true, l2_cache, &w->image);
   if (r < 0)
     world_fail (w, "the image cannot be opened: %s", strerror (-r));
   else if (!image_is_writable (w->image))
@@ -465,7 +470,7 @@ raw_counts (const struct world *w, const struct checker *c, uint64_t sector)
 {
   const uint64_t cluster = sector * MEMORY_SECTOR / c->cluster;
 
-  return w->spec->raw
+  return w->spec->raw && !w->spec->encrypted
     && (c->is_data[sector]
         || (!(w->failed_requests && w->fault_lasts)
             && (!is_stale (w->spec, cluster) || was_begun (w, c, cluster))));
@@ -612,7 +617,7 @@ world_close (struct world *w)
       world_fail (w, "after closing, sector %" PRIu64 " of the raw file is "
                   "%s", i, describe (&w->sector[i], d, buf));
   }
-  if (w->spec->raw && perfect && w->failure[0] == '\0' && changed (w)
+  if (w->spec->raw && !w->spec->encrypted && perfect && w->failure[0] == '\0' && changed (w)
       && w->live[MEMORY_DATA].size < w->spec->size)
     world_fail (w, "after closing, the raw file is shorter than the disk");
   if (perfect && w->failure[0] == '\0' && c.dirty && changed (w))
@@ -687,6 +692,9 @@ new_content (struct world *w, const struct request *q)
   pthread_mutex_lock (&w->lock);
   number = w->next_number++;
   pthread_mutex_unlock (&w->lock);
+  if ((w->spec->write.compress || w->spec->write.detect_zeroes)
+      && number % 5 == 0)
+    return content;             /* zeros, for them to be detected */
   whole = need (malloc ((end - first) * MEMORY_SECTOR));
   for (uint64_t i = first; i < end; i++)
     make_pattern (whole + (i - first) * MEMORY_SECTOR, number, i);
@@ -826,9 +834,9 @@ do_flush (struct world *w, const struct request *q)
   pthread_mutex_unlock (&w->lock);
   memory_in_engine = true;
   r = q->kind == FLUSH ? image_flush (w->image)
-                       : image_settle (w->image, q->flags);
+                       : image_settle (w->image, q->flags & SETTLE_IDLE);
   memory_in_engine = false;
-  if (r == 0 && !(q->kind == SETTLE && q->flags)) {
+  if (r == 0 && !(q->kind == SETTLE && q->flags & SETTLE_IDLE)) {
     pthread_mutex_lock (&w->lock);
     w->flushed = need (realloc (w->flushed,
                                 (w->flushes + 1) * sizeof *w->flushed));
@@ -836,6 +844,11 @@ do_flush (struct world *w, const struct request *q)
       .begin = begin, .end = memory_log_count (&w->log)
     };
     pthread_mutex_unlock (&w->lock);
+  }
+  if (r == 0 && q->kind == SETTLE && q->flags & SETTLE_REOPEN) {
+    image_close (w->image);
+    w->image = NULL;
+    r = files_open (&world_files, true, 0, &w->image);
   }
   return r;
 }
@@ -1413,7 +1426,8 @@ write_on_with (struct enumeration *e, const struct bitmap_copy *bitmaps)
   const struct image_spec *spec = e->w->spec;
   const unsigned leaks = e->checker.leaks;
   struct files files = {
-    .file = e->state, .no_discard = spec->no_discard, .device = spec->device
+    .file = e->state, .no_discard = spec->no_discard, .device = spec->device,
+    .write = spec->write
   };
   struct image *image;
   uint8_t sector[MEMORY_SECTOR];
@@ -1503,6 +1517,7 @@ check_state (struct enumeration *e, bool is_new)
     return fail (e, "the snapshot has changed");
 
   if (is_new && e->options->qemu_every && !c->dirty
+      && !w->spec->encrypted /* which wants a key */
       && e->stats->distinct % e->options->qemu_every == 0) {
     r = qemu_check (e->state);
     e->stats->by_qemu += r != NO_QEMU;
@@ -1693,6 +1708,8 @@ try_cut (struct enumeration *e)
     e->cut < log->count ? &log->op[e->cut] : NULL;
   const bool grown = last && is_change (last);
 
+  e->stats->cuts += !e->counting;
+  e->stats->cuts_in_full += !e->counting && e->opens <= 8;
   if (e->opens <= 8) {
     if (!try_exhaustively (e, grown))
       return false;

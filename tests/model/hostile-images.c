@@ -42,6 +42,12 @@ const struct hostile_base hostile_bases[] = {
   { .spec = { .name = "pair-extended", .version = 3, .cluster_bits = 14,
       .refcount_order = 4, .size = 48 << 10, .map = "S.DZ",
       .external = true, .extended = true, .short_data = true } },
+  { .spec = { .name = "encrypted", .version = 3, .cluster_bits = 9,
+      .refcount_order = 4, .size = 48 << 10, .map = "D.ZAD",
+      .encrypted = true } },
+  { .spec = { .name = "encrypted-pair", .version = 3, .cluster_bits = 12,
+      .refcount_order = 4, .size = 48 << 10, .map = "D.ZA",
+      .external = true, .encrypted = true, .short_data = true } },
   { .spec = { .name = NULL } }
 };
 

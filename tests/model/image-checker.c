@@ -14,6 +14,7 @@
 #include <zlib.h>
 
 #include "image-checker.h"
+#include "toy-cipher.h"
 
 #define COPIED (UINT64_C (1) << 63)
 #define COMPRESSED (UINT64_C (1) << 62)
@@ -24,12 +25,13 @@
 /* Who refers to a host cluster. */
 enum owner {
   FREE, HEADER, REFTABLE, REFBLOCK, L1, L2, DATA, PACKED, SNAPSHOTS, DIRECTORY,
-  BITMAP_TABLE, BITMAP
+  BITMAP_TABLE, BITMAP, CRYPTO
 };
 static const char *const owners[] = {
   "nobody", "the header", "the refcount table", "a refcount block",
   "an L1 table", "an L2 table", "data", "compressed data",
-  "the snapshot table", "the bitmap directory", "a bitmap's table", "a bitmap"
+  "the snapshot table", "the bitmap directory", "a bitmap's table", "a bitmap",
+  "the LUKS header"
 };
 
 struct cluster_use {
@@ -48,7 +50,7 @@ struct state {
   uint64_t cluster;             /* bytes */
   unsigned bits, order, version;
   uint64_t clusters;            /* in the file; the last may be cut short */
-  bool external, extended, raw;
+  bool external, extended, raw, encrypted;
   uint64_t l2_entries;
 };
 
@@ -180,6 +182,30 @@ show_backing (struct state *s, uint8_t *guest, uint64_t offset,
   memset (guest + offset + n, 0, length - n);
 }
 
+/* The same of an encrypted place; the last sector may be cut short by the
+ * disk's end.
+ */
+static void
+show_encrypted (const struct memory_file *f, uint8_t *guest, uint64_t length,
+                uint64_t host)
+{
+  uint8_t sector[512];
+
+  for (uint64_t i = 0; i < length; i += sizeof sector) {
+    const uint64_t at = host + i;
+    uint64_t n = 0;
+
+    if (at < f->size)
+      n = f->size - at < sizeof sector ? f->size - at : sizeof sector;
+    memset (sector, 0, sizeof sector);
+    if (n)
+      memcpy (sector, f->bytes + at, n);
+    toy_decrypt (sector, sizeof sector, at);
+    memcpy (guest + i, sector,
+            length - i < sizeof sector ? length - i : sizeof sector);
+  }
+}
+
 static void
 show_data (struct state *s, uint8_t *guest, uint64_t offset, uint64_t length,
            uint64_t host)
@@ -187,6 +213,10 @@ show_data (struct state *s, uint8_t *guest, uint64_t offset, uint64_t length,
   const struct memory_file *f = s->external ? s->data : s->image;
   uint64_t n = 0;
 
+  if (s->encrypted) {
+    show_encrypted (f, guest + offset, length, host);
+    return;
+  }
   if (host < f->size)
     n = f->size - host < length ? f->size - host : length;
   if (n)
@@ -439,6 +469,25 @@ check_bitmaps (struct state *s)
 }
 
 static void
+check_crypto (struct state *s)
+{
+  uint64_t pos = get (s->image, 100, 4), at;
+
+  if (!s->encrypted)
+    return;
+  while (get (s->image, pos, 4) != 0x0537be77) {
+    if (get (s->image, pos, 4) == 0 || pos >= s->cluster) {
+      error (s->c, "there is no encryption extension");
+      return;
+    }
+    pos += 8 + ((get (s->image, pos + 4, 4) + 7) & -UINT64_C (8));
+  }
+  at = get (s->image, pos + 8, 8);
+  if (aligned (s, CRYPTO, 0, at))
+    refer (s, CRYPTO, 0, 0, at, get (s->image, pos + 16, 8));
+}
+
+static void
 compare_counts (struct state *s)
 {
   for (uint64_t i = 0; i < s->clusters; i++) {
@@ -475,6 +524,7 @@ read_header (struct state *s)
     s->external = incompatible & 4;
     s->extended = incompatible & 16;
     s->raw = get (s->image, 88, 8) & 2;
+    s->encrypted = get (s->image, 32, 4) == 2;
     c->unknown_autoclear = get (s->image, 88, 8) & ~UINT64_C (3);
     s->order = get (s->image, 96, 4);
     c->dirty = incompatible & 1;
@@ -542,6 +592,7 @@ checker_run (struct checker *c, const struct memory_file *image,
   if (get (image, 60, 4))
     check_snapshot (&s, get (image, 64, 8));
   check_bitmaps (&s);
+  check_crypto (&s);
   compare_counts (&s);
 }
 

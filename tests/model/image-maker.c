@@ -15,6 +15,7 @@
 #include <zlib.h>
 
 #include "image-maker.h"
+#include "toy-cipher.h"
 
 #define COPIED (UINT64_C (1) << 63)
 #define COMPRESSED (UINT64_C (1) << 62)
@@ -31,6 +32,7 @@ struct maker {
   unsigned allocations;
   uint64_t packed, packed_end;  /* where compressed data may be added */
   uint64_t bitmaps_at;          /* the header extension */
+  uint64_t crypto_at;           /* likewise */
 };
 
 static void
@@ -55,6 +57,7 @@ void
 make_pattern (uint8_t buf[MEMORY_SECTOR], uint32_t number, uint64_t sector)
 {
   const uint64_t base = (uint64_t) number << 32 | (sector & UINT32_MAX);
+  const bool repeat = number >= PATTERN_FIRST && number % 4 != 3;
   uint64_t x = base * UINT64_C (0x9e3779b97f4a7c15);
 
   /* The first word says what this is, for whoever looks at a dump. */
@@ -63,6 +66,8 @@ make_pattern (uint8_t buf[MEMORY_SECTOR], uint32_t number, uint64_t sector)
     x ^= x >> 29;
     x *= UINT64_C (0xbf58476d1ce4e5b9);
     memcpy (buf + i, &x, 8);
+    if (repeat && i >= 128)
+      memcpy (buf + i, buf + i - 64, 8);
   }
 }
 
@@ -77,6 +82,16 @@ put_pattern (struct memory_file *f, uint64_t length, uint64_t offset,
     make_pattern (buf, number, (guest + i) / MEMORY_SECTOR);
     memory_file_write (f, buf, MEMORY_SECTOR, offset + i);
   }
+}
+
+/* The same for guest data, which may be encrypted. */
+static void
+put_data (struct maker *m, struct memory_file *f, uint64_t length,
+          uint64_t offset, uint32_t number, uint64_t guest)
+{
+  put_pattern (f, length, offset, number, guest);
+  if (m->spec->encrypted)
+    toy_encrypt (f->bytes + offset, length, offset);
 }
 
 static uint64_t
@@ -215,7 +230,7 @@ make_entry (struct maker *m, uint64_t l2, uint64_t cluster, unsigned index)
   if (what == 'D' || what == 'A' || what == 'S') {
     host = spec->external ? guest : allocate (m, 1);
     entry = host | COPIED;
-    put_pattern (f, m->cluster, host, what == 'D' ? PATTERN_INITIAL
+    put_data (m, f, m->cluster, host, what == 'D' ? PATTERN_INITIAL
                                                   : PATTERN_OLD, guest);
   }
   set_guest (m, guest, m->cluster, what == 'D' || what == '.' ? what : 'Z');
@@ -238,8 +253,8 @@ make_entry (struct maker *m, uint64_t l2, uint64_t cluster, unsigned index)
       switch (i % 3) {
       case 0:
         bitmap |= UINT64_C (1) << i;
-        put_pattern (f, unit, host + i * unit, PATTERN_INITIAL,
-                     guest + i * unit);
+        put_data (m, f, unit, host + i * unit, PATTERN_INITIAL,
+                  guest + i * unit);
         set_guest (m, guest + i * unit, unit, 'D');
         break;
       case 1:
@@ -399,6 +414,20 @@ make_bitmaps (struct maker *m)
   put_file (m->image, m->bitmaps_at + 24, 8, dir);
 }
 
+/* Where the LUKS header would be: it ends within a cluster. */
+#define CRYPTO_BYTES 600
+
+static void
+make_crypto (struct maker *m)
+{
+  const uint64_t n = (CRYPTO_BYTES + m->cluster - 1) / m->cluster;
+  const uint64_t at = allocate (m, n);
+
+  memset (m->image->bytes + at, 'L', n * m->cluster);
+  put_file (m->image, m->crypto_at + 8, 8, at);
+  put_file (m->image, m->crypto_at + 16, 8, CRYPTO_BYTES);
+}
+
 static void
 make_header (struct maker *m, uint64_t reftable, uint64_t reftable_clusters,
              uint64_t l1, uint64_t l1_entries)
@@ -426,6 +455,13 @@ make_header (struct maker *m, uint64_t reftable, uint64_t reftable_clusters,
   }
   if (spec->external)
     pos = put_extension (m, pos, 0x44415441, "data");
+  if (spec->encrypted) {
+    put_file (m->image, 32, 4, 2);
+    m->crypto_at = pos;
+    put_file (m->image, pos, 4, 0x0537be77);
+    put_file (m->image, pos + 4, 4, 16);
+    pos += 24;
+  }
   if (spec->bitmaps) {
     m->bitmaps_at = pos;
     put_file (m->image, pos, 4, 0x23852875);
@@ -485,6 +521,8 @@ make_with_blocks (const struct image_spec *spec, struct memory_file *image,
   first_block = allocate (&m, blocks);
   l1 = allocate (&m, (l1_entries * 8 + m.cluster - 1) / m.cluster);
   make_header (&m, reftable, 1, l1, l1_entries);
+  if (spec->encrypted)
+    make_crypto (&m);
 
   if (spec->external) {
     if (spec->stale)

@@ -186,6 +186,22 @@ walk_bitmaps (struct walker *w, const struct memory_file *f)
   }
 }
 
+static void
+walk_crypto (struct walker *w, const struct memory_file *f)
+{
+  uint64_t pos = get (f, 100, 4);
+
+  while (pos < w->cluster && pos < f->size) {
+    const uint64_t type = get (f, pos, 4);
+
+    if (type == 0)
+      return;
+    if (type == 0x0537be77 && get (f, pos + 8, 8) < f->size)
+      mark (w, IS_CRYPTO, get (f, pos + 8, 8), get (f, pos + 16, 8));
+    pos += 8 + ((get (f, pos + 4, 4) + 7) & ~UINT64_C (7));
+  }
+}
+
 void
 walker_run (struct walker *w, const struct memory_file *f)
 {
@@ -200,6 +216,7 @@ walker_run (struct walker *w, const struct memory_file *f)
   w->valid = true;
   w->order = 4;
   if (w->version == 3) {
+    w->encrypted = get (f, 32, 4) == 2;
     w->external = get (f, 72, 8) & 4;
     w->extended = get (f, 72, 8) & 16;
     w->order = get (f, 96, 4);
@@ -234,8 +251,11 @@ walker_run (struct walker *w, const struct memory_file *f)
     }
   }
   walk_snapshots (w, f);
-  if (w->version == 3)
+  if (w->version == 3) {
     walk_bitmaps (w, f);
+    if (w->encrypted)
+      walk_crypto (w, f);
+  }
 }
 
 void
@@ -265,7 +285,7 @@ walker_name (unsigned what)
     "the header", "the L1 table", "an L2 table", "the refcount table",
     "a refcount block", "the snapshot table", "a snapshot's L1 table",
     "a snapshot's L2 table", "the bitmap directory", "a bitmap table",
-    "a bitmap", "data", "compressed data",
+    "a bitmap", "the LUKS header", "data", "compressed data",
   };
 
   return what ? names[__builtin_ctz (what)] : "nothing";

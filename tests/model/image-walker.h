@@ -28,15 +28,16 @@ enum {
   IS_BITMAPS = 1 << 8,          /* the directory of bitmaps */
   IS_BITMAP_TABLE = 1 << 9,
   IS_BITMAP = 1 << 10,          /* bits */
-  IS_DATA = 1 << 11,            /* the guest's */
-  IS_PACKED = 1 << 12,          /* compressed, the guest's */
+  IS_CRYPTO = 1 << 11,          /* the LUKS header */
+  IS_DATA = 1 << 12,            /* the guest's */
+  IS_PACKED = 1 << 13,          /* compressed, the guest's */
 };
 #define IS_METADATA (IS_DATA - 1)
 
 struct walker {
   bool valid;                   /* there is a header to start from */
   unsigned version, bits, order;
-  bool external, extended;
+  bool external, extended, encrypted;
   uint64_t size;                /* of the disk */
   uint64_t cluster, clusters;   /* bytes; in the file */
   uint16_t *what;               /* of each cluster: IS_* */

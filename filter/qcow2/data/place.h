@@ -28,7 +28,8 @@ struct placement {
   uint64_t host;                /* of the first, in layer->clusters */
   bool is_new;                  /* allocated for this; nothing refers to it */
   bool needs_whole;             /* each cluster has to be written as a whole */
-  bool reads_as_zeros;          /* known of what surrounds the data there */
+  bool reads_as_zeros;          /* known of what surrounds the data there;
+                                   never of an encrypted place */
 
   /* Of place-fixed: */
   bool known_hole;              /* all of it is one, or mapped */
@@ -74,6 +75,8 @@ struct place {
   bool fixed;                   /* place-fixed */
   bool is_disk;                 /* what is there is the guest's disk by itself:
                                    zeros must be zeros there */
+  uint64_t end;                 /* what surrounds guest data is not written
+                                   from this guest offset on */
   struct known_holes holes;     /* of place-fixed */
 };
 

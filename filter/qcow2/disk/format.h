@@ -50,6 +50,7 @@ enum image_format { IMAGE_QCOW2, IMAGE_RAW };
 #define QCOW2_MAX_BITMAP_DIR_BYTES (UINT64_C (64) << 20)
 #define QCOW2_MAX_BITMAP_BYTES (UINT64_C (512) << 20) /* of its clusters */
 #define QCOW2_MAX_BITMAP_ENTRIES (UINT64_C (16) << 20) /* of all tables; ours */
+#define QCOW2_MAX_CRYPTO_BYTES (UINT64_C (64) << 20) /* ours; 2 MiB suffice */
 
 /* The header, at offset 0 (spec: "Header"). */
 struct qcow2_header {
@@ -143,6 +144,15 @@ struct qcow2_bitmaps_extension {
   be64 directory_offset;        /* cluster aligned */
 };
 static_assert (sizeof (struct qcow2_bitmaps_extension) == 24, "");
+
+/* Data of the encryption extension: where the LUKS header and its key slots
+ * lie, bytes.
+ */
+struct qcow2_crypto_extension {
+  be64 offset;                  /* cluster aligned */
+  be64 length;
+};
+static_assert (sizeof (struct qcow2_crypto_extension) == 16, "");
 
 /* An entry of the bitmap directory; extra data and name follow, padded to 8. */
 struct qcow2_bitmap {

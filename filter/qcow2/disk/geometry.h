@@ -37,7 +37,9 @@ geometry_of_header (const struct header *h)
     .l2_bits = h->cluster_bits - (extended ? 4 : 3),
     .extended_l2 = extended,
     .has_data_file = header_has_data_file (h),
-    .data_file_raw = header_has_data_file (h) && header_is_raw (h),
+    /* What is in an encrypted file shows nothing by itself. */
+    .data_file_raw =
+      header_has_data_file (h) && header_is_raw (h) && !h->encrypted,
   };
 }
 

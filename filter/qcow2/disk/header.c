@@ -113,6 +113,29 @@ read_bitmaps_extension (const struct store *store, struct header *h,
   return r;
 }
 
+static int
+read_crypto_extension (const struct store *store, struct header *h,
+                       const void *data, size_t len)
+{
+  struct qcow2_crypto_extension ext;
+
+  if (!h->encrypted)
+    return bad ("there is an encryption extension, but the image is not "
+                "encrypted with LUKS");
+  if (len != sizeof ext)
+    return bad ("the encryption extension has an invalid length (%zu)", len);
+  if (h->crypto_length)
+    return bad ("the encryption extension is given twice");
+  memcpy (&ext, data, sizeof ext);
+  h->crypto_offset = be64_get (ext.offset);
+  h->crypto_length = be64_get (ext.length);
+  if (h->crypto_offset == 0 || h->crypto_length == 0)
+    return bad ("the LUKS header overlaps the header, or is empty");
+  return header_check_table (store, h->cluster_bits, "LUKS header",
+                             h->crypto_offset, h->crypto_length, 1,
+                             QCOW2_MAX_CRYPTO_BYTES);
+}
+
 /* Finds the name of an incompatible feature in the feature name table.
  * Returns false if the image does not say.
  */
@@ -183,6 +206,9 @@ read_extensions (const struct store *store, struct header *h,
     case QCOW2_EXT_BITMAPS:
       r = read_bitmaps_extension (store, h, data + pos, len);
       break;
+    case QCOW2_EXT_CRYPTO:
+      r = read_crypto_extension (store, h, data + pos, len);
+      break;
     case QCOW2_EXT_FEATURE_NAMES:
       *names = data + pos;
       *names_len = len;
@@ -200,17 +226,23 @@ read_extensions (const struct store *store, struct header *h,
 }
 
 static int
-check_encryption (const struct store *store, uint32_t method)
+check_encryption (const struct store *store, uint32_t method,
+                  struct header *h)
 {
   switch (method) {
   case QCOW2_CRYPT_NONE:
     return 0;
   case QCOW2_CRYPT_AES:
-    return unsupported ("the image is encrypted (AES), which is not "
-                        "supported; convert it with qemu-img first");
+    return unsupported ("the image is encrypted with AES in the old way "
+                        "(encrypt.format=aes), which is not supported; "
+                        "convert it first: qemu-img convert "
+                        "--object secret,id=s,file=PASSPHRASE --image-opts "
+                        "driver=qcow2,encrypt.format=aes,"
+                        "encrypt.key-secret=s,file.filename=IMAGE "
+                        "-O qcow2 NEW");
   case QCOW2_CRYPT_LUKS:
-    return unsupported ("the image is encrypted (LUKS), which is not "
-                        "supported; convert it with qemu-img first");
+    h->encrypted = true;
+    return 0;
   default:
     return unsupported ("the image is encrypted by an unknown method (%"
                         PRIu32 ")", method);
@@ -276,6 +308,9 @@ check_tables (const struct store *store, const struct header *h)
 static int
 check_features (const struct store *store, const struct header *h)
 {
+  if (h->encrypted && h->crypto_length == 0)
+    return bad ("the image is encrypted with LUKS, but does not say where the "
+                "LUKS header is");
   if (header_is_raw (h) && !header_has_data_file (h))
     return bad ("the image claims a raw external data file, but it has no "
                 "external data file");
@@ -417,7 +452,7 @@ header_read (struct store *store, struct header *result)
   }
 
   if ((r = read_fixed (store, &disk, file_size, &h)) < 0
-      || (r = check_encryption (store, be32_get (disk.crypt_method))) < 0
+      || (r = check_encryption (store, be32_get (disk.crypt_method), &h)) < 0
       || (r = read_variable (store, &disk, file_size, &h)) < 0
       || (r = check_compression (store, &h)) < 0
       || (r = check_features (store, &h)) < 0

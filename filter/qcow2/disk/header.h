@@ -34,6 +34,10 @@ struct header {
   char *backing_format;         /* NULL: not said */
   char *data_file;              /* NULL: no name stored */
 
+  bool encrypted;               /* with LUKS, whose header is in this range
+                                   of the image file: */
+  uint64_t crypto_offset, crypto_length; /* bytes */
+
   bool has_bitmaps;             /* the bitmaps extension is present */
   uint32_t nb_bitmaps;
   uint64_t bitmap_directory_offset, bitmap_directory_size; /* bytes */

@@ -23,6 +23,7 @@ metadata_name (enum metadata_kind kind)
 {
   static const char *const name[] = {
     [METADATA_HEADER] = "header",
+    [METADATA_LUKS_HEADER] = "LUKS header",
     [METADATA_REFCOUNT_TABLE] = "refcount table",
     [METADATA_REFCOUNT_BLOCK] = "refcount block",
     [METADATA_SNAPSHOT_TABLE] = "snapshot table",
@@ -181,6 +182,8 @@ metadata_walk (const struct metadata_source *source, metadata_fn fn,
   int r;
 
   r = visit (&w, METADATA_HEADER, 0, UINT64_C (1) << h->cluster_bits);
+  if (h->encrypted && (r == 0 || r == METADATA_SKIP))
+    r = visit (&w, METADATA_LUKS_HEADER, h->crypto_offset, h->crypto_length);
   if (r == METADATA_SKIP)
     r = 0;
   if (r != 0

@@ -19,6 +19,7 @@
 
 enum metadata_kind {
   METADATA_HEADER,
+  METADATA_LUKS_HEADER,         /* with its key slots */
   METADATA_REFCOUNT_TABLE,
   METADATA_REFCOUNT_BLOCK,
   METADATA_SNAPSHOT_TABLE,

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mutant.h"
 #include "disk/bitmap-directory.h"
 #include "disk/snapshot.h"
 #include "disk/table.h"
@@ -133,19 +132,17 @@ debug_header (const struct layer *layer, unsigned depth)
 static int
 open_data (struct layer *layer, const struct image_env *env, unsigned depth)
 {
-  struct store *store = NULL;
   uint64_t size;
   int r;
 
   r = env->open_data (env->opaque, depth, layer->file,
-                      layer->header.data_file, &store);
-  if (store) {
-    layer->clusters = store;
-    layer->owns_clusters = true;
-  }
-  if (r < 0 || !store->fixed_size)
+                      layer->header.data_file, &layer->data_file);
+  if (r < 0)
     return r;
-  r = store_get_size (layer->clusters, &size);
+  layer->clusters = layer->data_file;
+  if (!layer->data_file->fixed_size)
+    return 0;
+  r = store_get_size (layer->data_file, &size);
   if (r == 0 && size < layer->size) {
     report_error ("%s: the external data file %s has %" PRIu64 " bytes and "
                   "cannot grow, too small for a disk of %" PRIu64,
@@ -153,6 +150,17 @@ open_data (struct layer *layer, const struct image_env *env, unsigned depth)
     r = -EINVAL;
   }
   return r;
+}
+
+/* Puts the encryption in front of the guest's clusters. */
+static int
+open_encrypted (struct layer *layer, const struct image_env *env)
+{
+  const struct header *h = &layer->header;
+
+  return env->open_encrypted (env->opaque, layer->file, h->crypto_offset,
+                              h->crypto_length, layer->clusters,
+                              &layer->clusters);
 }
 
 static int
@@ -167,8 +175,6 @@ open_qcow2 (struct layer *layer, const struct image_options *options,
     return r;
   layer->geo = geometry_of_header (h);
   layer->size = h->size;
-  if (MUTANT (refuse_dirty) && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
-    return -EINVAL;
   debug_header (layer, depth);
   if (options->warn)
     warn_about_state (layer);
@@ -182,9 +188,9 @@ open_qcow2 (struct layer *layer, const struct image_options *options,
   if (depth == 0
       && (r = snapshot_list_read (layer->file, h, &layer->snapshots)) < 0)
     return r;
-  if (depth == 0 && (r = bitmap_list_read (layer->file,
-                                           layer_file_size (layer), h,
-                                           &layer->bitmaps)) < 0)
+  if ((depth == 0 || options->bitmap_chain)
+      && (r = bitmap_list_read (layer->file, layer_file_size (layer), h,
+                                &layer->bitmaps)) < 0)
     return r;
   if (depth == 0 && options->snapshot)
     r = open_snapshot (layer, options->snapshot);
@@ -193,7 +199,10 @@ open_qcow2 (struct layer *layer, const struct image_options *options,
   if (r < 0)
     return r;
 
-  return layer->geo.has_data_file ? open_data (layer, env, depth) : 0;
+  if (layer->geo.has_data_file
+      && (r = open_data (layer, env, depth)) < 0)
+    return r;
+  return h->encrypted ? open_encrypted (layer, env) : 0;
 }
 
 int
@@ -232,8 +241,9 @@ layer_open (struct store *store, enum image_format format,
 void
 layer_close (struct layer *layer)
 {
-  if (layer->owns_clusters)
+  if (layer->clusters != layer->file && layer->clusters != layer->data_file)
     store_close (layer->clusters);
+  store_close (layer->data_file);
   store_close (layer->file);
   bitmap_list_free (layer->bitmaps);
   snapshot_list_free (layer->snapshots);

@@ -36,9 +36,10 @@ struct layer {
   enum image_format format;
   struct store *file;           /* the image file: metadata, compressed
                                    clusters */
+  struct store *data_file;      /* the external data file, or NULL */
   struct store *clusters;       /* the guest's clusters: "host offset" is in
-                                   here */
-  bool owns_clusters;           /* clusters is closed apart from file */
+                                   here: one of the two, or, in an encrypted
+                                   image, a store in front of that */
   _Atomic uint64_t file_size;   /* of file, bytes; grows with what is
                                    allocated past its end */
   uint64_t size;                /* what the guest sees, bytes */

@@ -1,8 +1,8 @@
 /* qcow2ext: takes host clusters, and gives them back.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * All functions take the space lock (refcounts.h) themselves.  Offsets are in
- * bytes of the image file.
+ * All functions but allocator_take take the space lock (refcounts.h)
+ * themselves.  Offsets are in bytes of the image file.
  */
 
 #ifndef QCOW2_ALLOCATOR_H
@@ -20,6 +20,10 @@
 int allocator_alloc (struct refcounts *rc, uint64_t want, uint64_t *offset,
                      uint64_t *got, bool *zero);
 
+/* The same, with the space lock held. */
+int allocator_take (struct refcounts *rc, uint64_t want, uint64_t *offset,
+                    uint64_t *got, bool *zero);
+
 /* Allocates one cluster for metadata and writes content (NULL: zeros) to it,
  * with no lock held.  The cluster is in the metadata map from then on.
  */
@@ -30,6 +34,11 @@ int allocator_alloc_table (struct refcounts *rc, const void *content,
 void allocator_give_back (struct refcounts *rc, uint64_t offset,
                           uint64_t clusters);
 void allocator_give_back_table (struct refcounts *rc, uint64_t offset);
+
+/* Looks whether a file that cannot grow by itself (a device) has been enlarged,
+ * and returns whether it has: there are new clusters then.
+ */
+bool allocator_look_again (struct refcounts *rc);
 
 /* Finds the last free cluster of a file that cannot grow, without taking it. */
 int allocator_last_free (struct refcounts *rc, uint64_t *offset);
