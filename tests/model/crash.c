@@ -65,6 +65,12 @@ quiet_sink (enum report_level level, const char *message)
   (void) level, (void) message;
 }
 
+unsigned
+crash_share (unsigned n)
+{
+  return getenv ("QCOW2EXT_TEST_SHORT") && n > 0 ? (n + 2) / 3 : n;
+}
+
 void
 crash_quiet (void)
 {
