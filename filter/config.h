@@ -31,10 +31,12 @@ struct config {
   size_t nr_allow;
   bool allow_none;
   char *snapshot;               /* ID or name, or NULL */
-  bool list_snapshots;
+  bool all_exports;             /* snapshots and bitmaps are exports, too */
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
-  char *bitmap;                 /* name, or NULL */
+  char **bitmaps;               /* names */
+  size_t nr_bitmaps;
+  bool bitmap_chain;            /* those of lower layers, too */
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
@@ -68,13 +70,17 @@ void config_free (void);
   "                                  be (repeatable; default: the image's\n" \
   "                                  own directory).\n"                 \
   "qcow2ext-snapshot=<ID>|<NAME>     Serve an internal snapshot.\n"     \
-  "qcow2ext-list-snapshots=<BOOL>    Make each snapshot an export.\n"   \
+  "qcow2ext-exports=disk|all         What is an export: the disk, or also each\n" \
+  "                                  snapshot and bitmap (default disk).\n" \
   "qcow2ext-bitmap=<NAME>            Show a dirty bitmap as extents, read-only:\n" \
-  "                                  what changed is data, the rest holes.\n" \
+  "                                  what changed is data, the rest holes\n" \
+  "                                  (repeatable: what changed in any of them).\n" \
+  "qcow2ext-bitmap-chain=<BOOL>      With those of that name in the backing\n" \
+  "                                  files (default false).\n"         \
   "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \
   "                                  not write to it if it has errors.\n" \
-  "qcow2ext-passphrase=<TEXT>|+<FILE>|-<FD>|-\n"                       \
-  "                                  Pass phrase of an encrypted image.\n" \
+  "qcow2ext-passphrase=<PASSWORD>    Pass phrase of an encrypted image, or\n" \
+  "                                  where it is: +FILE, -FD or -.\n"  \
   "qcow2ext-lock=<BOOL>              Lock the image against other users\n" \
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \

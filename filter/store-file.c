@@ -438,24 +438,9 @@ store_file_new (int fd, const char *name)
 }
 
 int
-store_file_lock (struct store *store, bool writing)
+store_file_dup (const struct store *store)
 {
-  return image_lock (((struct store_file *) store)->fd, writing,
-                     store->name);
-}
-
-struct file_id
-file_id_of (const struct stat *st)
-{
-  if (S_ISBLK (st->st_mode))
-    return (struct file_id) { .dev = st->st_rdev, .block = true };
-  return (struct file_id) { .dev = st->st_dev, .ino = st->st_ino };
-}
-
-bool
-file_id_equal (const struct file_id *a, const struct file_id *b)
-{
-  return a->dev == b->dev && a->ino == b->ino && a->block == b->block;
+  return fcntl (((const struct store_file *) store)->fd, F_DUPFD_CLOEXEC, 0);
 }
 
 bool

@@ -306,6 +306,17 @@ judge_image_write (struct session *s, const struct memory_op *op)
   }
 }
 
+/* Up to where the data file may be written to: with the rest of the last
+ * cluster, if it is encrypted.
+ */
+static uint64_t
+end_of_data (const struct session *s)
+{
+  if (!s->walker.encrypted)
+    return s->size;
+  return (s->size + s->walker.cluster - 1) & -s->walker.cluster;
+}
+
 static void
 judge (void *opaque, const struct memory_op *op, bool before)
 {
@@ -341,7 +352,7 @@ judge (void *opaque, const struct memory_op *op, bool before)
   if (op->file == MEMORY_BACKING)
     fail (s, "a %s of the backing file", memory_kind_name (op->kind));
   if (op->file == MEMORY_DATA && op->kind != MEMORY_RESIZE
-      && op->offset + op->length > s->size)
+      && op->offset + op->length > end_of_data (s))
     fail (s, "a %s at 0x%" PRIx64 " of 0x%" PRIx64 " bytes of the data file, "
           "behind the disk's end", memory_kind_name (op->kind), op->offset,
           op->length);
@@ -458,7 +469,9 @@ open_image (struct session *s)
   };
   options = (struct image_options) {
     .env = &env, .write_env = run->writable && !run->snapshot ? &write_env : NULL,
-    .snapshot = run->snapshot, .bitmap = run->bitmap, .check = run->check,
+    .snapshot = run->snapshot, .check = run->check,
+    .bitmaps = &run->bitmap,
+    .nr_bitmaps = run->bitmap != NULL,
     /* So little that tables are evicted. */
     .l2_cache_size = 4096, .decoded_cache_size = 65536, .warn = true,
   };
@@ -616,7 +629,7 @@ see_extent (void *opaque, uint64_t offset, uint64_t length, unsigned type)
   }
   e->next += length;
   if (!(type & EXTENT_ZERO) || length > READ_WINDOW
-      || s->image->exported_bitmap || offset + length > image_size (s->image))
+      || s->image->exported || offset + length > image_size (s->image))
     return 0;
   buf = need (malloc (length));
   r = image_read (s->image, buf, length, offset);

@@ -134,7 +134,7 @@ why_read_only (const struct image *image, const struct image_write_env *env)
     return "it is marked corrupt; repair it with qemu-img check -r all";
   if (image->damaged)
     return "the check found errors; repair it with qemu-img check -r all";
-  if (image->exported_bitmap)
+  if (image->exported)
     return "a bitmap is shown";
   if (layer->bitmaps && layer->bitmaps->damaged)
     return "its dirty bitmaps could not be kept true";
@@ -205,8 +205,10 @@ image_open (struct store *store, const struct image_options *options,
     r = open_chain (image, store, options);
   if (r == 0 && options->want_encryption)
     r = check_encryption (image);
-  if (r == 0 && options->bitmap)
-    r = bitmap_export (image, options->bitmap);
+  for (size_t i = 0; r == 0 && i < options->nr_bitmaps; i++)
+    r = options->bitmap_chain
+      ? bitmap_export_chain (image, options->bitmaps[i])
+      : bitmap_export (image, options->bitmaps[i], options->any_bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
   if (r == 0)
@@ -240,7 +242,7 @@ image_close (struct image *image)
   }
   l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
-  free (image->exported_table);
+  bitmap_export_free (image);
   free (image);
 }
 
@@ -320,6 +322,34 @@ image_snapshots (const struct image *image)
   return image->top->snapshots;
 }
 
+size_t
+image_bitmaps (const struct image *image)
+{
+  const struct bitmap_list *list = image->top->bitmaps;
+
+  return list && !list->damaged ? list->count : 0;
+}
+
+struct image_bitmap
+image_bitmap (const struct image *image, size_t index)
+{
+  const struct bitmap *b = &image->top->bitmaps->bitmap[index];
+
+  return (struct image_bitmap) {
+    .name = b->name,
+    .granularity = UINT64_C (1) << b->granularity_bits,
+    .enabled = b->flags & QCOW2_BITMAP_AUTO,
+    .usable = b->usable,
+  };
+}
+
+int
+image_bitmap_changed (const struct image *image, size_t index,
+                      uint64_t *bytes)
+{
+  return bitmap_changed (image, index, bytes);
+}
+
 struct store *
 image_data_file (const struct image *image)
 {
@@ -338,7 +368,7 @@ int
 image_extents (struct image *image, uint64_t count, uint64_t offset,
                extent_fn fn, void *opaque)
 {
-  if (image->exported_bitmap)
+  if (image->exported)
     return bitmap_extents (image, count, offset, fn, opaque);
   return layer_extents (image->top, count, offset, fn, opaque);
 }
@@ -369,6 +399,14 @@ image_is_unchanged (const struct image *image)
   const struct writer *w = image->top->writer;
 
   return w == NULL || !w->started || !w->active;
+}
+
+bool
+image_is_pristine (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started;
 }
 
 int
