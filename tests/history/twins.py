@@ -25,6 +25,7 @@ other one from there on.  What is done depends on the seed alone.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -949,6 +950,9 @@ def main():
             if failed == 5:
                 break
         seed += a.jobs
+        # What refers to itself holds whole disks.
+        del world
+        gc.collect()
     print("twins.py: %d histories (%s), %d requests to each twin, compared "
           "%d times, %d ended early because QEMU had damaged an image, %d "
           "failed, %d seconds"
