@@ -80,11 +80,30 @@ copy_string (const char *s)
   return copy;
 }
 
+/* Takes the string. */
+static int
+add_string (char ***list, size_t *nr, char *string)
+{
+  char **longer;
+
+  if (string == NULL)           /* it was said why */
+    return -1;
+  longer = realloc (*list, (*nr + 1) * sizeof *longer);
+  if (longer == NULL) {
+    nbdkit_error ("realloc: %m");
+    free (string);
+    return -1;
+  }
+  *list = longer;
+  longer[(*nr)++] = string;
+  return 1;
+}
+
 static int
 add_allow (const char *key, const char *value)
 {
   struct stat st;
-  char **allow, *dir;
+  char *dir;
 
   if (strcmp (value, "none") == 0) {
     config.allow_none = true;
@@ -98,40 +117,31 @@ add_allow (const char *key, const char *value)
     free (dir);
     return -1;
   }
-  allow = realloc (config.allow, (config.nr_allow + 1) * sizeof *allow);
-  if (allow == NULL) {
-    nbdkit_error ("realloc: %m");
-    free (dir);
+  return add_string (&config.allow, &config.nr_allow, dir);
+}
+
+static int
+set_exports (const char *key, const char *value)
+{
+  if (strcmp (value, "all") != 0 && strcmp (value, "disk") != 0) {
+    nbdkit_error ("%s=%s: it must be disk or all", key, value);
     return -1;
   }
-  config.allow = allow;
-  config.allow[config.nr_allow++] = dir;
+  config.all_exports = strcmp (value, "all") == 0;
   return 1;
 }
 
 static int
 add_backing_format (const char *key, const char *value)
 {
-  char **formats, *copy;
-
   if (strcmp (value, "raw") != 0 && strcmp (value, "qcow2") != 0
       && strcmp (value, "auto") != 0) {
     nbdkit_error ("%s=%s: the format must be raw or qcow2, or auto for what "
                   "the image says", key, value);
     return -1;
   }
-  formats = realloc (config.backing_formats,
-                     (config.nr_backing_formats + 1) * sizeof *formats);
-  if (formats == NULL) {
-    nbdkit_error ("realloc: %m");
-    return -1;
-  }
-  config.backing_formats = formats;
-  copy = copy_string (value);
-  if (copy == NULL)
-    return -1;
-  formats[config.nr_backing_formats++] = copy;
-  return 1;
+  return add_string (&config.backing_formats, &config.nr_backing_formats,
+                     copy_string (value));
 }
 
 static int
@@ -251,6 +261,35 @@ note_fd (const char *value)
   return 0;
 }
 
+/* The file plugin's fadvise=, which says how its file will be used.  What it
+ * does not know, it refuses itself.
+ */
+static int
+note_advice (const char *value)
+{
+  if (strcmp (value, "random") == 0)
+    config.advice = POSIX_FADV_RANDOM;
+  else if (strcmp (value, "sequential") == 0)
+    config.advice = POSIX_FADV_SEQUENTIAL;
+  return 0;
+}
+
+static int
+set_detect_zeroes (const char *key, const char *value)
+{
+  if (strcmp (value, "off") == 0)
+    config.write.detect_zeroes = DETECT_OFF;
+  else if (strcmp (value, "on") == 0)
+    config.write.detect_zeroes = DETECT_ON;
+  else if (strcmp (value, "unmap") == 0)
+    config.write.detect_zeroes = DETECT_UNMAP;
+  else {
+    nbdkit_error ("%s=%s: it must be off, on or unmap", key, value);
+    return -1;
+  }
+  return 1;
+}
+
 int
 config_parse (const char *key, const char *value)
 {
@@ -258,6 +297,12 @@ config_parse (const char *key, const char *value)
     return note_file (value);
   if (strcmp (key, "fd") == 0)
     return note_fd (value);
+  if (strcmp (key, "fadvise") == 0)
+    return note_advice (value);
+  if (strcmp (key, "cache") == 0) { /* nbdkit's cache filter has it, too */
+    config.cache_none = strcmp (value, "none") == 0;
+    return 0;
+  }
   if (strcmp (key, "dir") == 0 || strcmp (key, "dirfd") == 0) {
     config.dir = true;
     return 0;
@@ -279,10 +324,13 @@ config_parse (const char *key, const char *value)
     return add_allow (key, value);
   if (strcmp (key, "qcow2ext-snapshot") == 0)
     return set_string (key, &config.snapshot, copy_string (value));
-  if (strcmp (key, "qcow2ext-list-snapshots") == 0)
-    return parse_bool (value, &config.list_snapshots);
+  if (strcmp (key, "qcow2ext-exports") == 0)
+    return set_exports (key, value);
   if (strcmp (key, "qcow2ext-bitmap") == 0)
-    return set_string (key, &config.bitmap, copy_string (value));
+    return add_string (&config.bitmaps, &config.nr_bitmaps,
+                       copy_string (value));
+  if (strcmp (key, "qcow2ext-bitmap-chain") == 0)
+    return parse_bool (value, &config.bitmap_chain);
   if (strcmp (key, "qcow2ext-passphrase") == 0)
     return set_passphrase (value);
   if (strcmp (key, "qcow2ext-check") == 0)
@@ -291,6 +339,12 @@ config_parse (const char *key, const char *value)
     return parse_bool (value, &config.lock);
   if (strcmp (key, "qcow2ext-trust-below") == 0)
     return parse_bool (value, &config.trust_below);
+  if (strcmp (key, "qcow2ext-compress") == 0)
+    return parse_bool (value, &config.write.compress);
+  if (strcmp (key, "qcow2ext-detect-zeroes") == 0)
+    return set_detect_zeroes (key, value);
+  if (strcmp (key, "qcow2ext-direct") == 0)
+    return parse_bool (value, &config.direct);
   if (strcmp (key, "qcow2ext-l2-cache-size") == 0)
     return parse_size (key, value, &config.l2_cache_size);
   if (strcmp (key, "qcow2ext-decoded-cache-size") == 0)
@@ -338,20 +392,32 @@ config_check (void)
     nbdkit_error ("qcow2ext-allow=none excludes other qcow2ext-allow=");
     return -1;
   }
-  if (config.snapshot && config.list_snapshots) {
-    nbdkit_error ("qcow2ext-snapshot= and qcow2ext-list-snapshots= exclude "
-                  "each other");
+  if (config.all_exports && (config.snapshot || config.nr_bitmaps)) {
+    nbdkit_error ("qcow2ext-exports=all and %s exclude each other",
+                  config.snapshot ? "qcow2ext-snapshot=" : "qcow2ext-bitmap=");
     return -1;
   }
-  if (config.bitmap && (config.snapshot || config.list_snapshots)) {
+  if (config.bitmap_chain && !config.nr_bitmaps) {
+    nbdkit_error ("qcow2ext-bitmap-chain= needs qcow2ext-bitmap=");
+    return -1;
+  }
+  if (config.nr_bitmaps && config.snapshot) {
     nbdkit_error ("qcow2ext-bitmap= is about the live disk and excludes "
-                  "snapshots");
+                  "qcow2ext-snapshot=");
     return -1;
   }
   if (config.several_files) {
     free (config.image_path);
     config.image_path = NULL;
   }
+  if (config.direct && config.image_path == NULL) {
+    nbdkit_error ("qcow2ext-direct=true: the image must be one local file, "
+                  "given with file= or fd=");
+    return -1;
+  }
+  if (config.cache_none && !config.direct && config.image_path)
+    nbdkit_error ("warning: cache=none does not keep the image and its data "
+                  "file out of the page cache; qcow2ext-direct=true does");
   return 0;
 }
 
@@ -371,5 +437,7 @@ config_free (void)
     free (config.allow[i]);
   free (config.allow);
   free (config.snapshot);
-  free (config.bitmap);
+  for (size_t i = 0; i < config.nr_bitmaps; i++)
+    free (config.bitmaps[i]);
+  free (config.bitmaps);
 }

@@ -9,6 +9,7 @@
 #include <stddef.h>
 
 #include "location.h"
+#include "data/write-options.h"
 
 /* What the command line said.  Constant after config_complete. */
 struct config {
@@ -30,13 +31,20 @@ struct config {
   size_t nr_allow;
   bool allow_none;
   char *snapshot;               /* ID or name, or NULL */
-  bool list_snapshots;
+  bool all_exports;             /* snapshots and bitmaps are exports, too */
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
-  char *bitmap;                 /* name, or NULL */
+  char **bitmaps;               /* names */
+  size_t nr_bitmaps;
+  bool bitmap_chain;            /* those of lower layers, too */
   bool check;                   /* check the image when it is opened */
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
+  struct write_options write;   /* what becomes of what is written */
+  bool direct;                  /* past the page cache */
+  int advice;                   /* the file plugin's fadvise=, as
+                                   posix_fadvise takes it */
+  bool cache_none;              /* the file plugin's cache=none was seen */
 
   bool serialize;               /* the layers below take one request at a
                                    time; known when the server is ready */
@@ -62,9 +70,13 @@ void config_free (void);
   "                                  be (repeatable; default: the image's\n" \
   "                                  own directory).\n"                 \
   "qcow2ext-snapshot=<ID>|<NAME>     Serve an internal snapshot.\n"     \
-  "qcow2ext-list-snapshots=<BOOL>    Make each snapshot an export.\n"   \
+  "qcow2ext-exports=disk|all         What is an export: the disk, or also each\n" \
+  "                                  snapshot and bitmap (default disk).\n" \
   "qcow2ext-bitmap=<NAME>            Show a dirty bitmap as extents, read-only:\n" \
-  "                                  what changed is data, the rest holes.\n" \
+  "                                  what changed is data, the rest holes\n" \
+  "                                  (repeatable: what changed in any of them).\n" \
+  "qcow2ext-bitmap-chain=<BOOL>      With those of that name in the backing\n" \
+  "                                  files (default false).\n"         \
   "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \
   "                                  not write to it if it has errors.\n" \
   "qcow2ext-passphrase=<TEXT>|+<FILE>|-<FD>|-\n"                       \
@@ -73,6 +85,12 @@ void config_free (void);
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \
   "                                  through filters below (default false).\n" \
+  "qcow2ext-compress=<BOOL>          Compress the clusters that are written as a\n" \
+  "                                  whole (default false).\n" \
+  "qcow2ext-detect-zeroes=off|on|unmap Zero clusters where zeros are written,\n" \
+  "                                  and give their space back (default off).\n" \
+  "qcow2ext-direct=<BOOL>            Read and write the image and its data file\n" \
+  "                                  past the page cache (default false).\n" \
   "qcow2ext-l2-cache-size=<SIZE>     Memory for L2 tables (default 32M).\n" \
   "qcow2ext-decoded-cache-size=<SIZE> Memory for decompressed clusters\n" \
   "                                  (default 16M)."

@@ -4,15 +4,13 @@
 
 #include "build-config.h"
 
-#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "base/report.h"
+#include "base/cleanup.h"
 #include "config.h"
-#include "disk/snapshot.h"
+#include "describe.h"
 #include "exports.h"
 #include "sessions.h"
 
@@ -20,62 +18,110 @@
 #define MAX_EXPORTS 10000
 #define NBD_MAX_STRING 4096
 
-const char *
-exports_snapshot (const char *exportname)
+/* Of more bitmaps than that the list does not say how much has changed. */
+#define MAX_COUNTED 64
+
+#define SNAPSHOT "snapshot:"
+#define BITMAP "bitmap:"
+
+/* What comes after prefix in a name that begins with it, or NULL. */
+static const char *
+after (const char *name, const char *prefix)
 {
-  return config.list_snapshots && exportname[0] ? exportname
-                                                : config.snapshot;
-}
+  const size_t n = strlen (prefix);
 
-/* Describes a snapshot: name, date and the time the guest had run. */
-static int
-add_snapshot (struct nbdkit_exports *exports, const struct snapshot *s)
-{
-  const time_t date = s->date_sec;
-  const uint64_t ms = s->vm_clock_nsec / 1000000;
-  char when[64] = "", *description;
-  struct tm tm;
-  int r;
-
-  /* What NBD cannot name can still be had with qcow2ext-snapshot=. */
-  if (s->id[0] == '\0' || strlen (s->id) > NBD_MAX_STRING)
-    return 0;
-
-  if (gmtime_r (&date, &tm))
-    strftime (when, sizeof when, "%Y-%m-%d %H:%M:%S UTC", &tm);
-  if (asprintf (&description,
-                "snapshot \"%.1000s\", %s, VM clock %02" PRIu64
-                ":%02u:%02u.%03u",
-                s->name, when, ms / 3600000, (unsigned) (ms / 60000 % 60),
-                (unsigned) (ms / 1000 % 60), (unsigned) (ms % 1000)) == -1)
-    return -1;
-  report_mask (description);
-  r = nbdkit_add_export (exports, s->id, description);
-  free (description);
-  return r;
+  return strncmp (name, prefix, n) == 0 ? name + n : NULL;
 }
 
 int
-exports_list (struct served_image *served, nbdkit_backend *backend,
-              bool readonly, struct nbdkit_exports *exports)
+exports_parse (const char *name, struct export *export)
 {
-  const struct snapshot_list *list;
+  *export = served_image_default_export ();
+  if (!config.all_exports || name[0] == '\0')
+    return 0;
+  if ((export->name = after (name, SNAPSHOT)) != NULL)
+    export->kind = EXPORT_SNAPSHOT;
+  else if ((export->name = after (name, BITMAP)) != NULL)
+    export->kind = EXPORT_BITMAP;
+  else {
+    nbdkit_error ("there is no export \"%s\": the disk is \"\", others are "
+                  SNAPSHOT "ID and " BITMAP "NAME (nbdinfo --list shows them)",
+                  name);
+    return -1;
+  }
+  return 0;
+}
+
+/* A list under construction. */
+struct list {
+  struct nbdkit_exports *exports;
+  size_t added, left_out;
+};
+
+/* Takes the description.  What NBD cannot name, and what is too much for a
+ * list, can be opened all the same.
+ */
+static int
+add (struct list *list, const char *prefix, const char *name,
+     char *description)
+{
+  CLEANUP_FREE char *text = description, *full = NULL;
+
+  if (text == NULL || asprintf (&full, "%s%s", prefix, name) == -1) {
+    full = NULL;
+    nbdkit_error ("malloc: %m");
+    return -1;
+  }
+  if (list->added >= MAX_EXPORTS || strlen (full) > NBD_MAX_STRING) {
+    list->left_out++;
+    return 0;
+  }
+  list->added++;
+  return nbdkit_add_export (list->exports, full, text);
+}
+
+static int
+add_all (struct list *list, const struct image *image)
+{
+  const struct snapshot_list *snapshots = image_snapshots (image);
+  const size_t bitmaps = image_bitmaps (image);
+  int r = add (list, "", "", image_describe (image));
+
+  for (size_t i = 0; r == 0 && i < snapshots->count; i++) {
+    const struct snapshot *s = &snapshots->snapshot[i];
+
+    if (s->id[0])
+      r = add (list, SNAPSHOT, s->id, describe_snapshot (s));
+  }
+  for (size_t i = 0; r == 0 && i < bitmaps; i++)
+    r = add (list, BITMAP, image_bitmap (image, i).name,
+             describe_bitmap (image, i, i < MAX_COUNTED));
+  if (r == 0 && list->left_out)
+    nbdkit_error ("warning: %zu exports are not listed, because a list has at "
+                  "most %d, with names of at most %d bytes; they can be "
+                  "opened", list->left_out, MAX_EXPORTS, NBD_MAX_STRING);
+  return r;
+}
+
+/* The list has a session of its own: one that a client could join would not
+ * let it write.
+ */
+int
+exports_list (struct served_image *served, nbdkit_backend *backend,
+              struct nbdkit_exports *exports)
+{
+  static const struct export all = { .kind = EXPORT_LIST };
+  struct list list = { .exports = exports };
   struct session *s;
   int r;
 
-  if (!config.list_snapshots)
+  if (!config.all_exports)
     return nbdkit_add_export (exports, "", NULL);
 
-  s = session_get (served, backend, !readonly, NULL);
+  s = session_get (served, backend, false, &all);
   if (s == NULL)
     return -1;
-  r = nbdkit_add_export (exports, "", s->description);
-  list = image_snapshots (s->open.image);
-  for (size_t i = 0; r == 0 && i < list->count && i < MAX_EXPORTS - 1; i++)
-    r = add_snapshot (exports, &list->snapshot[i]);
-  if (list->count > MAX_EXPORTS - 1)
-    nbdkit_error ("warning: only %d of %zu snapshots are listed; all can be "
-                  "opened", MAX_EXPORTS - 1, list->count);
+  r = add_all (&list, s->open.image);
   session_put (s);
   return r;
 }

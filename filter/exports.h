@@ -11,13 +11,15 @@
 
 #include "served-image.h"
 
-/* What a client that asks for exportname gets: the ID or the name of a
- * snapshot, or NULL for the live disk.
+/* What a client that asks for a name gets.  Returns 0 or -1 (reported).  The
+ * name in *export belongs to the caller's or to the configuration.
  */
-const char *exports_snapshot (const char *exportname);
+int exports_parse (const char *name, struct export *export);
 
-/* Adds what is served.  Returns 0 or -1 (reported). */
+/* Adds what is served.  Nothing is opened for writing, and nothing waits for
+ * clients.  Returns 0 or -1 (reported).
+ */
 int exports_list (struct served_image *served, nbdkit_backend *backend,
-                  bool readonly, struct nbdkit_exports *exports);
+                  struct nbdkit_exports *exports);
 
 #endif /* QCOW2EXT_EXPORTS_H */

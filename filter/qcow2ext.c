@@ -11,6 +11,7 @@
 
 #include <nbdkit-filter.h>
 
+#include "base/crew.h"
 #include "base/report.h"
 #include "config.h"
 #include "dump.h"
@@ -62,6 +63,7 @@ qcow2ext_unload (void)
     return;
   size_signal_undo ();
   handles_free ();
+  crew_free (config.write.crew);
   config_free ();
 }
 
@@ -86,6 +88,9 @@ qcow2ext_config_complete (nbdkit_next_config_complete *next,
   }
   if (config_check () == -1)
     return -1;
+  /* Without one, what is written is compressed all the same. */
+  if (config.write.compress)
+    config.write.crew = crew_new (0);
   return next (nxdata);
 }
 
@@ -119,9 +124,13 @@ static void *
 qcow2ext_open (nbdkit_next_open *next, nbdkit_context *context, int readonly,
                const char *exportname, int is_tls)
 {
+  struct export export;
+
+  if (exports_parse (exportname, &export) == -1)
+    return NULL;
   return handle_open (served_image_get (),
                       nbdkit_context_get_backend (context), readonly,
-                      exports_snapshot (exportname));
+                      &export);
 }
 
 static int
@@ -142,7 +151,7 @@ qcow2ext_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
                        int readonly, int is_tls,
                        struct nbdkit_exports *exports)
 {
-  return exports_list (served_image_get (), nxdata, readonly, exports);
+  return exports_list (served_image_get (), nxdata, exports);
 }
 
 static const char *
@@ -155,7 +164,7 @@ qcow2ext_default_export (nbdkit_next_default_export *next,
 static struct image *
 image_of (void *handle)
 {
-  return ((struct handle *) handle)->session->open.image;
+  return ((struct handle *) handle)->image;
 }
 
 static int64_t
@@ -175,7 +184,7 @@ qcow2ext_block_size (nbdkit_next *next, void *handle, uint32_t *minimum,
                      uint32_t *preferred, uint32_t *maximum)
 {
   *minimum = 1;
-  *preferred = image_subcluster_size (image_of (handle));
+  *preferred = image_preferred_size (image_of (handle));
   if (*preferred < 4096)
     *preferred = 4096;
   *maximum = UINT32_MAX;
@@ -202,7 +211,7 @@ qcow2ext_can_write (nbdkit_next *next, void *handle)
 {
   const struct handle *h = handle;
 
-  return !h->readonly && image_is_writable (h->session->open.image);
+  return !h->readonly && image_is_writable (h->image);
 }
 
 static int
@@ -237,7 +246,13 @@ static int
 qcow2ext_pread (nbdkit_next *next, void *handle, void *buf, uint32_t count,
                 uint64_t offset, uint32_t flags, int *err)
 {
-  return done (image_read (image_of (handle), buf, count, offset), err);
+  const struct handle *h = handle;
+  int r = image_read (h->image, buf, count, offset);
+
+  /* Asked afterwards, it covers what was read meanwhile. */
+  if (h->is_bitmap && !session_is_current (h->session, true))
+    r = -EIO;
+  return done (r, err);
 }
 
 /* What a change with FUA has to add. */
@@ -298,8 +313,15 @@ qcow2ext_extents (nbdkit_next *next, void *handle, uint32_t count,
                   uint64_t offset, uint32_t flags,
                   struct nbdkit_extents *extents, int *err)
 {
-  return done (extents_reply (image_of (handle), count, offset,
-                              flags & NBDKIT_FLAG_REQ_ONE, extents), err);
+  const struct handle *h = handle;
+  int r = -EIO;
+
+  if (!h->is_bitmap || session_is_current (h->session, false))
+    r = extents_reply (h->image, count, offset, flags & NBDKIT_FLAG_REQ_ONE,
+                       extents);
+  if (r == 0 && h->is_bitmap && !session_is_current (h->session, false))
+    r = -EIO;
+  return done (r, err);
 }
 
 /* Filters above us (readahead, scan) ask for this in threads of their own, which

@@ -31,6 +31,7 @@
 #include "disk/format.h"
 #include "image-lock.h"
 #include "served-image.h"
+#include "store-direct.h"
 #include "store-file.h"
 #include "store-open.h"
 #include "store-switch.h"
@@ -40,7 +41,8 @@ served_image_get (void)
 {
   static struct served_image the_one = {
     .lock = PTHREAD_MUTEX_INITIALIZER,
-    .lock_fd = -1,
+    .image_lock.fd = -1,
+    .data_lock.fd = -1,
   };
 
   the_one.path = config.image_path;
@@ -116,10 +118,10 @@ same_key (const struct image_key *a, const struct image_key *b)
     && a->generation == b->generation;
 }
 
+/* Under the lock. */
 static bool
-has_failed (struct served_image *served, const struct image_key *key)
+has_failed (const struct served_image *served, const struct image_key *key)
 {
-  LOCK_FOR_SCOPE (&served->lock);
   for (size_t i = 0; i < served->nr_failed; i++)
     if (same_key (&served->failed[i], key))
       return true;
@@ -134,7 +136,6 @@ served_image_set_failed (struct served_image *served,
 
   if (has_failed (served, key))
     return;
-  LOCK_FOR_SCOPE (&served->lock);
   failed = realloc (served->failed,
                     (served->nr_failed + 1) * sizeof *failed);
   if (failed == NULL) {
@@ -158,7 +159,7 @@ is_first_use (struct served_image *served, const struct image_key *key)
 
 /* What an image is opened for. */
 struct purpose {
-  const char *snapshot;         /* ID or name; NULL: the live disk */
+  struct export export;
   bool writable;
   bool lock;
   bool serve;                   /* not only to see whether it is a good one */
@@ -181,14 +182,24 @@ open_image (struct served_image *served, struct store *store,
     .open_encrypted = encryption_open,
     .opaque = &files,
   };
+  const char *const *bitmaps = config.nr_bitmaps
+    ? (const char *const *) config.bitmaps : &purpose->export.name;
   const struct image_options options = {
     .env = &env,
     .write_env = purpose->write_env,
-    .snapshot = purpose->snapshot,
+    .snapshot = purpose->export.kind == EXPORT_SNAPSHOT
+                ? purpose->export.name : NULL,
     .l2_cache_size = config.l2_cache_size,
     .decoded_cache_size = config.decoded_cache_size,
-    .bitmap = config.bitmap,
-    .check = config.check && purpose->snapshot == NULL,
+    .bitmaps = bitmaps,
+    .nr_bitmaps = purpose->export.kind != EXPORT_BITMAP ? 0
+                  : config.nr_bitmaps ? config.nr_bitmaps : 1,
+    .bitmap_chain = config.bitmap_chain,
+    .any_bitmap = config.all_exports,
+    .check = config.check
+             && (purpose->export.kind == EXPORT_DISK
+                 || config.nr_bitmaps),
+    .write = config.write,
     .want_data_file = config.data_file != NULL,
     .want_encryption = encryption_has_passphrase (),
     .warn = !served->warned,
@@ -218,6 +229,16 @@ open_image (struct served_image *served, struct store *store,
   return image;
 }
 
+struct export
+served_image_default_export (void)
+{
+  if (config.snapshot)
+    return (struct export) { EXPORT_SNAPSHOT, config.snapshot };
+  if (config.nr_bitmaps)        /* all of them */
+    return (struct export) { EXPORT_BITMAP, config.bitmaps[0] };
+  return (struct export) { EXPORT_DISK, NULL };
+}
+
 /* Without the magic number the file may still be an image, under a filter
  * below us.
  */
@@ -240,33 +261,69 @@ served_image_validate (struct served_image *served)
     close (fd);
     return 0;
   }
-  store = store_file_new (fd, served->path);
-  if (store == NULL) {
-    nbdkit_error ("%s: %m", served->path);
+  if (store_open_own (fd, served->path, &store) < 0)
     return -1;
-  }
   image = open_image (served, store, served->path, &st,
-                      &(struct purpose) { .snapshot = config.snapshot });
+                      &(struct purpose) { .export = served_image_default_export () });
   if (image == NULL)
     return -1;
   image_close (image);
   return 0;
 }
 
+/* The first export that is open has the descriptor that holds the lock, and the
+ * others use it as well.
+ */
+static int
+note_data_file (struct served_image *served, const struct store *data)
+{
+  struct file_lock *lock = &served->data_lock;
+  struct stat st, st_locked;
+  struct file_id id, id_locked;
+  CLEANUP_CLOSE int fd = -1;
+
+  if (data == NULL || config.data_is_nbd || !config.lock)
+    return 0;
+  LOCK_FOR_SCOPE (&served->lock);
+  fd = store_file_dup (data);
+  if (fd == -1 || fstat (fd, &st) == -1
+      || (lock->fd != -1 && fstat (lock->fd, &st_locked) == -1)
+      || (lock->fd == -1 && !(lock->name = strdup (data->name)))) {
+    nbdkit_error ("%s: %m", data->name);
+    return -1;
+  }
+  if (lock->fd == -1) {
+    lock->fd = fd;
+    fd = -1;
+    return 0;
+  }
+  id = file_id_of (&st);
+  id_locked = file_id_of (&st_locked);
+  if (!file_id_equal (&id, &id_locked)) {
+    nbdkit_error ("%s: the external data file has been replaced while clients "
+                  "use the old one", data->name);
+    return -1;
+  }
+  return 0;
+}
+
 int
 served_image_open (struct served_image *served, nbdkit_backend *backend,
-                   const char *snapshot, bool writable,
+                   const struct export *export, bool writable,
                    struct open_image *o)
 {
   const char *name = served->path ? served->path : "the qcow2 image";
   struct stat st;
   const int fd = open_local (served, writable, &st);
-  struct purpose purpose = { .snapshot = snapshot, .lock = config.lock,
+  struct purpose purpose = { .export = *export, .lock = config.lock,
                              .serve = true };
   struct store *store, *data;
 
   o->key = key_of (fd, &st);
-  o->has_failed = has_failed (served, &o->key);
+  {
+    LOCK_FOR_SCOPE (&served->lock);
+    o->has_failed = has_failed (served, &o->key);
+  }
   if (o->has_failed) {
     nbdkit_error ("warning: %s: the image is served read-only: changes of it "
                   "were lost since this server was started; see what is "
@@ -300,9 +357,7 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   if (o->image == NULL)
     return -1;
   data = image_data_file (o->image);
-  /* It may have refused to be written to: others may, then. */
-  return config.lock && data && !config.data_is_nbd
-    && store_file_lock (data, image_is_writable (o->image)) < 0 ? -1 : 0;
+  return note_data_file (served, data ? store_direct_file (data) : NULL);
 }
 
 void
@@ -312,31 +367,56 @@ served_image_close (struct open_image *o)
   o->image = NULL;
 }
 
-/* The lock has a descriptor of its own, since the exports that are open must
+/* Takes or changes one of the locks. */
+static int
+set_lock (struct file_lock *lock, bool writing)
+{
+  int r;
+
+  if (lock->fd == -1 || (lock->held && lock->writing == writing))
+    return 0;
+  r = image_lock (lock->fd, writing, lock->name);
+  lock->held = r == 0;
+  lock->writing = writing;
+  return r;
+}
+
+static void
+drop_lock (struct file_lock *lock)
+{
+  if (lock->fd != -1)
+    close (lock->fd);
+  free (lock->name);
+  *lock = (struct file_lock) { .fd = -1 };
+}
+
+/* The locks have descriptors of their own, since the exports that are open must
  * not lock each other out.
  */
 int
 served_image_lock (struct served_image *served, bool writing)
 {
+  struct file_lock *image = &served->image_lock;
   struct stat st;
   int r;
 
-  if (!config.lock
-      || (served->lock_fd != -1 && served->lock_writing == writing))
+  if (!config.lock)
     return 0;
-  if (served->lock_fd == -1)
-    served->lock_fd = open_local (served, false, &st);
-  if (served->lock_fd == -1)    /* not a local file, or not yet readable */
-    return 0;
-  r = image_lock (served->lock_fd, writing, served->path);
-  served->lock_writing = r == 0 && writing;
-  return r;
+  if (image->fd == -1) {        /* if it is a local file, and readable */
+    image->fd = open_local (served, false, &st);
+    if (image->fd != -1 && !(image->name = strdup (served->path))) {
+      drop_lock (image);
+      nbdkit_error ("strdup: %m");
+      return -ENOMEM;
+    }
+  }
+  r = set_lock (image, writing);
+  return r < 0 ? r : set_lock (&served->data_lock, writing);
 }
 
 void
 served_image_unlock (struct served_image *served)
 {
-  if (served->lock_fd != -1)
-    close (served->lock_fd);
-  served->lock_fd = -1;
+  drop_lock (&served->image_lock);
+  drop_lock (&served->data_lock);
 }

@@ -26,6 +26,14 @@ struct image_key {
   int generation;
 };
 
+/* The lock of a file for all exports of an image. */
+struct file_lock {
+  char *name;                   /* of the file, for messages */
+  int fd;                       /* that holds it; -1: none */
+  bool held;
+  bool writing;                 /* it is that of a writer */
+};
+
 /* One image file, as long as the server runs, whether a client is connected
  * or not.
  */
@@ -38,16 +46,26 @@ struct served_image {
 
   pthread_mutex_t lock;         /* guards all that follows */
   struct session *sessions;     /* the exports of it that are open */
-  int lock_fd;                  /* of the file at path, while it is locked;
-                                   -1: not */
-  bool lock_writing;            /* the lock is that of a writer */
+  struct file_lock image_lock, data_lock;
   struct image_key *failed;     /* files of which changes were lost */
   size_t nr_failed;
   bool all_failed;              /* there was no memory to note which */
   struct image_key uncached;    /* whose page cache was dropped */
 };
 
-/* An image, or a snapshot in it, that is open. */
+/* What of an image is exported. */
+enum export_kind {
+  EXPORT_DISK,
+  EXPORT_SNAPSHOT,
+  EXPORT_BITMAP,                /* the disk, with the bitmap as extents */
+  EXPORT_LIST,                  /* nothing: to see what there is */
+};
+struct export {
+  enum export_kind kind;
+  const char *name;             /* of the snapshot (or its ID) or bitmap */
+};
+
+/* An export of an image that is open. */
 struct open_image {
   struct image *image;
   struct image_write_env write_env; /* for as long as the image is open */
@@ -59,35 +77,38 @@ struct open_image {
 /* The image that is served.  Known once the command line is. */
 struct served_image *served_image_get (void);
 
+/* What a client gets that asks for nothing in particular. */
+struct export served_image_default_export (void);
+
 /* Reads a local file that says that it is a qcow2 image, so that a bad one
  * fails the start of the server, where somebody looks.  Returns 0 or -1
  * (reported).
  */
 int served_image_validate (struct served_image *served);
 
-/* Opens the image, or a snapshot (an ID or a name) in it, through the layers
- * below, and locks its data file.  The image may refuse to be written to
+/* Opens an export of the image, through the layers below.  Its data file is
+ * known then, but not yet locked.  The image may refuse to be written to
  * (image_is_writable).  Takes the lock for a moment.  Returns 0 or -1
  * (reported); served_image_close is due in either case.
  */
 int served_image_open (struct served_image *served, nbdkit_backend *backend,
-                       const char *snapshot, bool writable,
+                       const struct export *export, bool writable,
                        struct open_image *o);
 void served_image_close (struct open_image *o);
 
-/* Notes that changes of the image were lost.  Until the server ends, it is
- * opened only for reading, and has_failed.  Takes the lock.
- */
-void served_image_set_failed (struct served_image *served,
-                              const struct image_key *key);
-
 /* --- The caller holds served->lock. --- */
 
-/* Takes the lock of the image file for all exports of it that are open in this
- * server, or changes it: as a writer, or as a reader.  Returns 0 or -errno
- * (reported).
+/* Takes the locks of the image file and of its data file for all exports that
+ * are open in this server, or changes them: as a writer, or as a reader.
+ * Returns 0 or -errno (reported).
  */
 int served_image_lock (struct served_image *served, bool writing);
 void served_image_unlock (struct served_image *served);
+
+/* Notes that changes of the image were lost.  Until the server ends, it is
+ * opened only for reading, and has_failed.
+ */
+void served_image_set_failed (struct served_image *served,
+                              const struct image_key *key);
 
 #endif /* QCOW2EXT_SERVED_IMAGE_H */

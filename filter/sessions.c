@@ -41,7 +41,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "config.h"
+#include "describe.h"
 #include "sessions.h"
 
 static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -60,7 +60,7 @@ free_if_gone (struct session *s)
   if (s->state != SESSION_GONE || s->waiting)
     return;
   pthread_cond_destroy (&s->changed);
-  free (s->snapshot);
+  free ((char *) s->export.name);
   free (s->description);
   free (s);
 }
@@ -88,22 +88,59 @@ same_string (const char *a, const char *b)
 }
 
 static struct session *
-find (struct served_image *served, const char *snapshot)
+find (struct served_image *served, const struct export *export)
 {
   struct session *s;
 
   for (s = served->sessions; s; s = s->next)
-    if (same_string (s->snapshot, snapshot))
+    if (s->export.kind == export->kind
+        && same_string (s->export.name, export->name) && !s->outdated)
       break;
   return s;
 }
 
+/* The session of the disk, if clients have changed something in it. */
+static const struct session *
+find_changed_disk (struct served_image *served)
+{
+  static const struct export disk = { .kind = EXPORT_DISK };
+  const struct session *s = find (served, &disk);
+
+  return s && (s->state == SESSION_OPEN || s->state == SESSION_SETTLING)
+    && !image_is_pristine (s->open.image) ? s : NULL;
+}
+
+/* What the sessions of bitmaps have read is not true any more. */
+static void
+outdate_bitmaps (struct served_image *served)
+{
+  for (struct session *s = served->sessions; s; s = s->next)
+    s->outdated |= s->export.kind == EXPORT_BITMAP;
+}
+
+/* Is it a bitmap that is to record what is written? */
+static bool
+records (const struct image *image, const struct export *export)
+{
+  for (size_t i = 0; i < image_bitmaps (image); i++) {
+    const struct image_bitmap b = image_bitmap (image, i);
+
+    if (export->kind == EXPORT_BITMAP && strcmp (b.name, export->name) == 0)
+      return b.enabled;
+  }
+  return false;
+}
+
 static struct session *
-add (struct served_image *served, bool writable, const char *snapshot)
+add (struct served_image *served, bool writable,
+     const struct export *export)
 {
   struct session *s = calloc (1, sizeof *s);
 
-  if (s == NULL || (snapshot && !(s->snapshot = strdup (snapshot)))) {
+  if (s)
+    s->export.kind = export->kind;
+  if (s == NULL
+      || (export->name && !(s->export.name = strdup (export->name)))) {
     nbdkit_error ("malloc: %m");
     free (s);
     return NULL;
@@ -141,14 +178,15 @@ open_session (struct session *s, nbdkit_backend *backend)
   if (lock_image (served) < 0)
     return -1;
   pthread_mutex_unlock (&served->lock);
-  r = served_image_open (served, backend, s->snapshot, writable, &s->open);
+  r = served_image_open (served, backend, &s->export, writable, &s->open);
   if (r == 0)
-    s->description = image_describe (s->open.image);
+    s->description = describe_export (s->open.image, &s->export);
   pthread_mutex_lock (&served->lock);
   if (r < 0)
     return r;
   /* If the image has refused to be written to, others may do so. */
   s->writable = image_is_writable (s->open.image);
+  s->records = records (s->open.image, &s->export);
   return lock_image (served) < 0 ? -1 : 0;
 }
 
@@ -159,6 +197,8 @@ close_session (struct session *s)
   struct served_image *served = s->served;
   struct session **p = &served->sessions;
 
+  if (s == find_changed_disk (served))
+    outdate_bitmaps (served);
   set_state (s, SESSION_CLOSING);
   pthread_mutex_unlock (&served->lock);
   served_image_close (&s->open);
@@ -222,23 +262,22 @@ settle_and_close (struct session *s)
     set_state (s, SESSION_OPEN);
     return false;
   }
-  if (r < 0 || image_has_failed (s->open.image)) {
-    pthread_mutex_unlock (&s->served->lock);
+  if (r < 0 || image_has_failed (s->open.image))
     served_image_set_failed (s->served, &s->open.key);
-    pthread_mutex_lock (&s->served->lock);
-  }
   close_session (s);
   return true;
 }
 
 struct session *
 session_get (struct served_image *served, nbdkit_backend *backend,
-             bool writable, const char *snapshot)
+             bool writable, const struct export *export)
 {
   struct session *s;
 
   LOCK_FOR_SCOPE (&served->lock);
-  while ((s = find (served, snapshot)) != NULL) {
+  if (find_changed_disk (served))
+    outdate_bitmaps (served);
+  while ((s = find (served, export)) != NULL) {
     if (s->state == SESSION_OPEN || s->state == SESSION_SETTLING) {
       s->users++;
       s->joined++;
@@ -246,8 +285,7 @@ session_get (struct served_image *served, nbdkit_backend *backend,
     }
     wait_for_change (s);
   }
-  s = add (served, writable && snapshot == NULL && config.bitmap == NULL,
-           snapshot);
+  s = add (served, writable && export->kind == EXPORT_DISK, export);
   if (s == NULL)
     return NULL;
   if (open_session (s, backend) == -1) {
@@ -257,6 +295,20 @@ session_get (struct served_image *served, nbdkit_backend *backend,
   s->users++;
   set_state (s, SESSION_OPEN);
   return s;
+}
+
+bool
+session_is_current (struct session *s, bool of_disk)
+{
+  LOCK_FOR_SCOPE (&s->served->lock);
+  if (!s->outdated && find_changed_disk (s->served)) {
+    nbdkit_error ("clients are changing the disk: %s through the export "
+                  "bitmap:%s; connect to it anew when they have gone",
+                  s->records ? "nothing is shown" : "nothing can be read",
+                  s->export.name);
+    outdate_bitmaps (s->served);
+  }
+  return !s->outdated || (!of_disk && !s->records);
 }
 
 void
@@ -329,7 +381,7 @@ handle_free (struct handle *h)
 
 struct handle *
 handle_open (struct served_image *served, nbdkit_backend *backend,
-             bool readonly, const char *snapshot)
+             bool readonly, const struct export *export)
 {
   struct handle *h = calloc (1, sizeof *h);
 
@@ -339,11 +391,14 @@ handle_open (struct served_image *served, nbdkit_backend *backend,
   }
   pthread_rwlock_init (&h->leaving, NULL);
   h->readonly = readonly;
-  h->session = session_get (served, backend, !readonly, snapshot);
+  h->session = session_get (served, backend, !readonly, export);
   if (h->session == NULL) {
     handle_free (h);
     return NULL;
   }
+
+  h->image = h->session->open.image;
+  h->is_bitmap = h->session->export.kind == EXPORT_BITMAP;
 
   LOCK_FOR_SCOPE (&handles_lock);
   h->next = handles;

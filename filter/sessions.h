@@ -21,12 +21,12 @@ enum session_state {
   SESSION_GONE
 };
 
-/* An export that somebody has open: an image, or one of its snapshots.
- * Constant while it is in use, but for what is below the line.
+/* An export that somebody has open.  Constant while it is in use, but for what
+ * is below the line.
  */
 struct session {
   struct served_image *served;
-  char *snapshot;               /* ID or name; NULL: the live disk */
+  struct export export;         /* its name is the session's own */
   struct open_image open;
   char *description;
 
@@ -40,11 +40,16 @@ struct session {
   bool ending;                  /* nobody used it when settling began */
   bool writable;                /* the files are, or are to be, open so */
   bool no_space;                /* settling has failed for want of it */
+  bool records;                 /* a bitmap that is enabled */
+  bool outdated;                /* a bitmap, and the disk was changed after it
+                                   was opened */
 };
 
 /* A connection. */
 struct handle {
   struct session *session;      /* NULL: detached */
+  struct image *image;          /* the session's */
+  bool is_bitmap;               /* to ask session_is_current */
   bool readonly;                /* the client must not write */
   pthread_rwlock_t leaving;     /* for writing: while session changes */
   struct handle *next, **prev;  /* private to sessions.c */
@@ -55,7 +60,12 @@ struct handle {
  */
 struct session *session_get (struct served_image *served,
                              nbdkit_backend *backend, bool writable,
-                             const char *snapshot);
+                             const struct export *export);
+
+/* Is what the image of a bitmap's session has of the disk, or of a bitmap that
+ * records, still true?
+ */
+bool session_is_current (struct session *s, bool of_disk);
 
 /* Gives it back.  When that returns and nobody else uses the session, all is
  * as it should be on disk and the files are unlocked; unless there is no
@@ -69,7 +79,7 @@ void session_put (struct session *s);
  */
 struct handle *handle_open (struct served_image *served,
                             nbdkit_backend *backend, bool readonly,
-                            const char *snapshot);
+                            const struct export *export);
 void handle_detach (struct handle *h);
 void handle_close (struct handle *h);
 void handles_free (void);

@@ -36,6 +36,7 @@ struct store_file {
   bool block;                   /* a block device */
   uint32_t sector;              /* of a block device, bytes */
   struct file_system fs;        /* of a file */
+  bool direct;                  /* past the page cache: see store-direct.c */
   sem_t writers;                /* if fs.one_writer: how many more may be in
                                    pwrite */
 
@@ -51,6 +52,32 @@ struct store_file {
 };
 
 static int
+file_get_size (struct store *store, uint64_t *size)
+{
+  /* For a block device, too; and its position means nothing to pread. */
+  const off_t r = lseek (((struct store_file *) store)->fd, 0, SEEK_END);
+
+  if (r == -1)
+    return -errno;
+  *size = r;
+  return 0;
+}
+
+/* Has a read that was short, up to offset, met the end of the file?  Direct I/O
+ * cannot go on from within a sector to see.  There may be more by now: the
+ * read was before that.
+ */
+static bool
+is_at_end (struct store *store, uint64_t offset)
+{
+  uint64_t size = 0;
+
+  return ((struct store_file *) store)->direct
+    && (offset % 512
+        || (file_get_size (store, &size) == 0 && offset >= size));
+}
+
+static int
 file_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
   const int fd = ((struct store_file *) store)->fd;
@@ -64,26 +91,14 @@ file_pread (struct store *store, void *buf, size_t count, uint64_t offset)
         continue;
       return -errno;
     }
-    if (r == 0) {               /* the end of the file */
-      memset (p, 0, count);
-      return 0;
-    }
     p += r;
     offset += r;
     count -= r;
+    if (r == 0 || (count > 0 && is_at_end (store, offset))) {
+      memset (p, 0, count);
+      return 0;
+    }
   }
-  return 0;
-}
-
-static int
-file_get_size (struct store *store, uint64_t *size)
-{
-  /* For a block device, too; and its position means nothing to pread. */
-  const off_t r = lseek (((struct store_file *) store)->fd, 0, SEEK_END);
-
-  if (r == -1)
-    return -errno;
-  *size = r;
   return 0;
 }
 
@@ -415,16 +430,17 @@ store_file_new (int fd, const char *name)
     s->sector = sector_of (fd);
   else
     s->fs = file_system_of (fd);
+  s->direct = fcntl (fd, F_GETFL) & O_DIRECT;
+  s->fs.one_writer &= !s->direct;
   s->store.readonly = (fcntl (fd, F_GETFL) & O_ACCMODE) == O_RDONLY
     || store_file_is_readonly_device (&s->store);
   return &s->store;
 }
 
 int
-store_file_lock (struct store *store, bool writing)
+store_file_dup (const struct store *store)
 {
-  return image_lock (((struct store_file *) store)->fd, writing,
-                     store->name);
+  return fcntl (((const struct store_file *) store)->fd, F_DUPFD_CLOEXEC, 0);
 }
 
 bool

@@ -19,7 +19,9 @@ bool store_file_is_readonly_device (const struct store *store);
 /* Does the path lead to the file of the store? */
 bool store_file_is_at (const struct store *store, const char *path);
 
-/* Locks the file as image_lock does. */
-int store_file_lock (struct store *store, bool writing);
+/* Another descriptor of the same open file description, to hold its locks; -1
+ * with errno set on failure.
+ */
+int store_file_dup (const struct store *store);
 
 #endif /* QCOW2EXT_STORE_FILE_H */

@@ -17,9 +17,32 @@
 #include "config.h"
 #include "disk/format.h"
 #include "image-lock.h"
+#include "store-direct.h"
 #include "store-file.h"
 #include "store-nbd.h"
 #include "store-open.h"
+
+int
+store_open_own (int fd, const char *name, struct store **store)
+{
+  int r;
+
+  if (config.direct)
+    *store = store_direct_open (fd, name);
+  else {
+    posix_fadvise (fd, 0, 0, config.advice);
+    *store = store_file_new (fd, name);
+  }
+  if (*store)
+    return 0;
+  r = -errno;
+  if (config.direct && (r == -EINVAL || r == -EOPNOTSUPP))
+    report_error ("%s: qcow2ext-direct=true: direct I/O is not possible: the "
+                  "file system does not have it", name);
+  else
+    report_error ("%s: %s", name, strerror (-r));
+  return r;
+}
 
 /* Some programs write a name of no bytes where they mean none. */
 static const char *
@@ -28,10 +51,13 @@ absent_if_empty (const char *name)
   return name && name[0] ? name : NULL;
 }
 
-/* Makes a store of an open file, if it is not in the chain already. */
+/* Makes a store of an open file, if it is not in the chain already.  own: it
+ * is the served image's data file.
+ */
 static int
-make_store (struct named_files *files, const struct name_request *q, int fd,
-            const char *path, const struct stat *st, struct store **store)
+make_store (struct named_files *files, const struct name_request *q, bool own,
+            int fd, const char *path, const struct stat *st,
+            struct store **store)
 {
   const struct file_id id = file_id_of (st);
   int r;
@@ -50,6 +76,8 @@ make_store (struct named_files *files, const struct name_request *q, int fd,
     close (fd);
     return r;
   }
+  if (own)
+    return store_open_own (fd, path, store);
   *store = store_file_new (fd, path);
   return *store ? 0 : -errno;
 }
@@ -102,7 +130,8 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
     return fd;
   if (files->drop_cache && depth == 0)
     posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
-  return make_store (files, &q, fd, path ? path : q.name, &st, store);
+  return make_store (files, &q, depth == 0, fd, path ? path : q.name, &st,
+                     store);
 }
 
 /* What the command line says of the layer below that at depth; NULL: nothing.
@@ -216,7 +245,7 @@ open_backing_file (struct named_files *files, const struct name_request *q,
     fd = name_open_untrusted (files, q, &named, &path, &st);
   if (fd < 0)
     return fd;
-  r = make_store (files, q, fd, path ? path : q->name, &st, store);
+  r = make_store (files, q, false, fd, path ? path : q->name, &st, store);
   if (r == 0)
     r = named_files_enter (files, named ? named : q->name, &st, trusted);
   return r;

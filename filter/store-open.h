@@ -8,6 +8,12 @@
 #include "image/image.h"
 #include "name-policy.h"
 
+/* Makes a store of our own descriptor of the served image or its data file, as
+ * the command line wants it: past the page cache, or with advice for that.
+ * Takes the descriptor, even if it fails.  Returns 0 or -errno (reported).
+ */
+int store_open_own (int fd, const char *name, struct store **store);
+
 /* The engine's door to the files; opaque is the struct named_files.  Files
  * are opened for reading only, but for the data file of the served image.  The
  * rules are those of name-policy.c.

@@ -10,6 +10,8 @@
  *   below --first change, path proven clear--> own
  *         --not proven--> below, which cannot grow; a pair is refused
  *
+ * With direct I/O it is our own descriptor from the start.
+ *
  * The proof is in path-proof.c.
  */
 
@@ -19,12 +21,15 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/report.h"
 #include "config.h"
 #include "path-proof.h"
 #include "store-below.h"
+#include "store-direct.h"
 #include "store-file.h"
+#include "store-open.h"
 #include "store-switch.h"
 
 struct store_switch {
@@ -146,12 +151,14 @@ store_switch_open (nbdkit_backend *backend, const char *name, int readonly,
 
   if (s)
     s->store.name = strdup (name);
-  if (fd != -1 && s)
-    s->own = store_file_new (fd, name);
-  if (s == NULL || s->store.name == NULL || (fd != -1 && s->own == NULL)) {
+  if (s == NULL || s->store.name == NULL) {
     nbdkit_error ("%s: %m", name);
+    if (fd != -1)
+      close (fd);
     goto error;
   }
+  if (fd != -1 && store_open_own (fd, name, &s->own) < 0)
+    goto error;
   s->store.ops = &switch_ops;
   s->below = store_below_open (backend, name, readonly, serialize);
   if (s->below == NULL)
@@ -168,14 +175,21 @@ store_switch_open (nbdkit_backend *backend, const char *name, int readonly,
       s->own = NULL;
     }
   }
+  if (config.direct && s->own == NULL) {
+    nbdkit_error ("%s: qcow2ext-direct=true: what is below qcow2ext is not "
+                  "this file: a filter (such as offset, luks or xz) changes "
+                  "what is in it", name);
+    goto error;
+  }
   s->path = (struct path) {
     .backend = backend, .serialize = serialize, .own = s->own,
   };
   store_get_size (s->below, &s->path.size); /* it keeps what it was */
   s->store.readonly = s->below->readonly
-    || (s->own && store_file_is_readonly_device (s->own));
+    || (s->own
+        && store_file_is_readonly_device (store_direct_file (s->own)));
   s->store.fixed_size = s->own && s->own->fixed_size;
-  atomic_init (&s->current, s->below);
+  atomic_init (&s->current, config.direct ? s->own : s->below);
   return &s->store;
 
  error:
@@ -215,7 +229,7 @@ static bool
 has_moved (const struct store_switch *s)
 {
   return s->own && config.image_fd == -1
-    && !store_file_is_at (s->own, s->store.name);
+    && !store_file_is_at (store_direct_file (s->own), s->store.name);
 }
 
 int
@@ -251,6 +265,13 @@ store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
     report_error ("%s: whether the path to the file is clear could not be "
                   "found out: %s", s->store.name, strerror (-r));
     return r;
+  }
+  if (config.direct) {
+    report_error ("%s: qcow2ext-direct=true: the image cannot be written to: "
+                  "a filter between qcow2ext and the file (such as cow or "
+                  "cache) keeps or changes what is written; put it before "
+                  "--filter=qcow2ext", s->store.name);
+    return -EROFS;
   }
   if (s->pair && !config.trust_below) {
     report_error ("%s: the image has an external data file and cannot be "

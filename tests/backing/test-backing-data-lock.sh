@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The data file of a backing image is locked, too: nobody may write to it while
 # a client reads through it.
+# shellcheck disable=SC2016
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 requires qemu-img --version

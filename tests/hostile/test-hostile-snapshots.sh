@@ -32,8 +32,8 @@ bad ()
     make "$@"
     no_disk 'snapshot|L1' file x.qcow2 qcow2ext-snapshot=one
     expect_fail 'snapshot|L1' timeout 20 nbdkit -r -U - --filter="$qcow2ext" \
-        file x.qcow2 qcow2ext-list-snapshots=true \
-        --run "nbdinfo \"nbd+unix:///one?socket=\$unixsocket\""
+        file x.qcow2 qcow2ext-exports=all \
+        --run "nbdinfo \"nbd+unix:///snapshot:one?socket=\$unixsocket\""
     timeout 20 nbdkit -r -U - --filter="$qcow2ext" file x.qcow2 \
         --run "nbdinfo --size \"\$uri\"" > live.out 2>&1 ||
         [ $? -lt 124 ] || fail "the live disk: $(cat live.out)"

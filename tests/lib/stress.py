@@ -519,4 +519,5 @@ def main():
         sys.exit("stress.py: seed %d: %s" % (a.seed, e))
 
 
-main()
+if __name__ == "__main__":
+    main()

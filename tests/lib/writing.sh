@@ -176,7 +176,7 @@ same_snapshots ()
 # the beginning, if QEMU reads less than all of it; $untouched are files that
 # must not change; $snapshots neither.
 
-nbdkit_args=()
+nbdkit_args=(${QCOW2EXT_TEST_DIRECT:+qcow2ext-direct=true})
 stress_rounds=2
 subclusters=1
 initial=

@@ -111,6 +111,42 @@ const struct image_spec crash_specs[] = {
   { .name = "encrypted-raw", .version = 3, .cluster_bits = 10,
     .refcount_order = 4, .size = (64 << 10) - 512, .map = "D.AZ",
     .encrypted = true, .external = true, .raw = true, .stale = true },
+  { .name = "compress", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = 64 << 10, .map = "D.ZA", .holes = true,
+    .write.compress = true, .write.detect_zeroes = DETECT_UNMAP },
+  { .name = "compress-compressed", .version = 3, .cluster_bits = 12,
+    .refcount_order = 3, .size = 128 << 10, .map = "CCD.C", .holes = true,
+    .write.compress = true },
+  { .name = "compress-snapshot", .version = 3, .cluster_bits = 10,
+    .refcount_order = 5, .size = 64 << 10, .map = "CDC.", .snapshot = true,
+    .write.compress = true },
+  { .name = "compress-1-bit", .version = 3, .cluster_bits = 10,
+    .refcount_order = 0, .size = 64 << 10, .map = "D.Z", .holes = true,
+    .write.compress = true },
+  { .name = "compress-2-bit", .version = 3, .cluster_bits = 11,
+    .refcount_order = 1, .size = 96 << 10, .map = ".", .holes = true,
+    .write.compress = true },
+  { .name = "compress-v2", .version = 2, .cluster_bits = 10,
+    .refcount_order = 4, .size = 64 << 10, .map = "D..", .backing = true,
+    .write.compress = true },
+  { .name = "compress-extended", .version = 3, .cluster_bits = 14,
+    .refcount_order = 4, .size = (128 << 10) + 1024, .map = "D.SZA",
+    .extended = true, .write.compress = true },
+  { .name = "compress-blocks", .version = 3, .cluster_bits = 9,
+    .refcount_order = 6, .size = 64 << 10, .map = ".", .lazy = true,
+    .write.compress = true },
+  { .name = "compress-device", .version = 3, .cluster_bits = 10,
+    .refcount_order = 4, .size = 64 << 10, .map = "D.Z.", .device = true,
+    .holes = true, .bitmaps = true, .write.compress = true },
+  { .name = "zeroes", .version = 3, .cluster_bits = 10, .refcount_order = 4,
+    .size = 80 << 10, .map = "..DZA.", .backing = true, .holes = true,
+    .write.detect_zeroes = DETECT_ON },
+  { .name = "zeroes-extended", .version = 3, .cluster_bits = 14,
+    .refcount_order = 4, .size = 96 << 10, .map = "SD.", .extended = true,
+    .snapshot = true, .write.detect_zeroes = DETECT_UNMAP },
+  { .name = "zeroes-raw", .version = 3, .cluster_bits = 9,
+    .refcount_order = 4, .size = 64 << 10, .map = "D.", .external = true,
+    .raw = true, .bitmaps = true, .write.detect_zeroes = DETECT_UNMAP },
   { .name = NULL }
 };
 
@@ -316,6 +352,50 @@ reuse (struct builder *b, unsigned variant)
     add (b, WRITE, 0, 2 * c);
     flush (b);
   }
+  return true;
+}
+
+/* Clusters that share a host cluster, if they are compressed, come and go;
+ * others come while one that has lost them gives back its space.
+ */
+static bool
+packed (struct builder *b, unsigned variant)
+{
+  const uint64_t c = b->cluster;
+  struct step *s;
+
+  if (variant >= 6 || !b->spec->write.compress)
+    return false;
+  if (variant < 2) {
+    add (b, WRITE, 0, 9 * c);
+    flush (b);
+    add (b, TRIM, c, 2 * c);
+    add (b, WRITE, 4 * c, c / 2);
+    flush (b);
+    flush (b);
+    add (b, WRITE, 10 * c, 3 * c);
+    add (b, WRITE, 5 * c, c);
+    if (variant)
+      flush (b);
+    add (b, TRIM, 0, 12 * c);
+    flush (b);
+    add (b, WRITE, 3 * c, 4 * c);
+    flush (b);
+    return true;
+  }
+  add (b, WRITE, 0, c);
+  flush (b);
+  add (b, variant & 2 ? TRIM : ZERO, 0, c);
+  s = add (b, FLUSH, 0, 0);
+  pause_at (s, MEMORY_DISCARD, 1, variant & 1, true);
+  during (s, WRITE, 2 * c, c);
+  during (s, WRITE, 4 * c, 2 * c);
+  if (variant >= 4)
+    during (s, FLUSH, 0, 0);
+  flush (b);
+  add (b, READ, 0, 8 * c);
+  add (b, WRITE, 6 * c, 2 * c);
+  flush (b);
   return true;
 }
 
@@ -599,6 +679,7 @@ static const struct {
   { "commit-in-a-write", commit_in_a_write },
   { "reuse-in-a-request", reuse_in_a_request },
   { "reuse", reuse },
+  { "packed", packed },
   { "parts", parts },
   { "empty-data-file", empty_data_file },
   { "grow", grow },

@@ -30,4 +30,11 @@ bool crash_directed (struct directed_cursor *at, struct workload *workload);
 unsigned crash_pairs (void);
 bool crash_pair (unsigned number, unsigned point, struct workload *workload);
 
+/* All histories of three requests on two neighbouring clusters, or subclusters,
+ * of each kind that an image has: see short-histories.c.  The number is below
+ * crash_shorts (); false: one that another one is the same as.
+ */
+uint64_t crash_shorts (void);
+bool crash_short (uint64_t number, struct workload *workload);
+
 #endif /* CRASH_WORKLOADS_H */

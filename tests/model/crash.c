@@ -173,6 +173,7 @@ files_open (struct files *files, bool writable, size_t l2_cache,
     .write_env = writable ? &o.write_env : NULL,
     .l2_cache_size = l2_cache ? l2_cache : 1 << 20,
     .decoded_cache_size = 1 << 20,
+    .write = files->write,
   };
   files->store = store_memory_new (&files->file[MEMORY_IMAGE], files->log,
                                    MEMORY_IMAGE, files->no_discard);
@@ -392,10 +393,12 @@ describe (const struct history *h, const uint8_t *bytes, char buf[128])
   return buf;
 }
 
+/* The files of the world that a thread has open. */
+static _Thread_local struct files world_files;
+
 void
 world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
 {
-  static _Thread_local struct files files;
   struct checker c = { 0 };
   int r;
 
@@ -427,11 +430,11 @@ world_open (struct world *w, const struct image_spec *spec, size_t l2_cache)
     w->bitmaps = copy_bitmaps (&c);
   checker_free (&c);
 
-  files = (struct files) {
+  world_files = (struct files) {
     .file = w->live, .log = &w->log, .no_discard = spec->no_discard,
-    .device = spec->device
+    .device = spec->device, .write = spec->write
   };
-  r = files_open (&files, true, l2_cache, &w->image);
+  r = files_open (&world_files, true, l2_cache, &w->image);
   if (r < 0)
     world_fail (w, "the image cannot be opened: %s", strerror (-r));
   else if (!image_is_writable (w->image))
@@ -689,6 +692,9 @@ new_content (struct world *w, const struct request *q)
   pthread_mutex_lock (&w->lock);
   number = w->next_number++;
   pthread_mutex_unlock (&w->lock);
+  if ((w->spec->write.compress || w->spec->write.detect_zeroes)
+      && number % 5 == 0)
+    return content;             /* zeros, for them to be detected */
   whole = need (malloc ((end - first) * MEMORY_SECTOR));
   for (uint64_t i = first; i < end; i++)
     make_pattern (whole + (i - first) * MEMORY_SECTOR, number, i);
@@ -828,9 +834,9 @@ do_flush (struct world *w, const struct request *q)
   pthread_mutex_unlock (&w->lock);
   memory_in_engine = true;
   r = q->kind == FLUSH ? image_flush (w->image)
-                       : image_settle (w->image, q->flags);
+                       : image_settle (w->image, q->flags & SETTLE_IDLE);
   memory_in_engine = false;
-  if (r == 0 && !(q->kind == SETTLE && q->flags)) {
+  if (r == 0 && !(q->kind == SETTLE && q->flags & SETTLE_IDLE)) {
     pthread_mutex_lock (&w->lock);
     w->flushed = need (realloc (w->flushed,
                                 (w->flushes + 1) * sizeof *w->flushed));
@@ -838,6 +844,11 @@ do_flush (struct world *w, const struct request *q)
       .begin = begin, .end = memory_log_count (&w->log)
     };
     pthread_mutex_unlock (&w->lock);
+  }
+  if (r == 0 && q->kind == SETTLE && q->flags & SETTLE_REOPEN) {
+    image_close (w->image);
+    w->image = NULL;
+    r = files_open (&world_files, true, 0, &w->image);
   }
   return r;
 }
@@ -1415,7 +1426,8 @@ write_on_with (struct enumeration *e, const struct bitmap_copy *bitmaps)
   const struct image_spec *spec = e->w->spec;
   const unsigned leaks = e->checker.leaks;
   struct files files = {
-    .file = e->state, .no_discard = spec->no_discard, .device = spec->device
+    .file = e->state, .no_discard = spec->no_discard, .device = spec->device,
+    .write = spec->write
   };
   struct image *image;
   uint8_t sector[MEMORY_SECTOR];
@@ -1696,6 +1708,8 @@ try_cut (struct enumeration *e)
     e->cut < log->count ? &log->op[e->cut] : NULL;
   const bool grown = last && is_change (last);
 
+  e->stats->cuts += !e->counting;
+  e->stats->cuts_in_full += !e->counting && e->opens <= 8;
   if (e->opens <= 8) {
     if (!try_exhaustively (e, grown))
       return false;

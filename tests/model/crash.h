@@ -45,8 +45,12 @@ enum request_kind { WRITE, ZERO, TRIM, FLUSH, SETTLE, READ, REQUEST_KINDS };
 struct request {
   enum request_kind kind;
   uint64_t offset, length;      /* bytes */
-  unsigned flags;               /* ZERO: IMAGE_ZERO_* */
+  unsigned flags;               /* ZERO: IMAGE_ZERO_*; SETTLE: SETTLE_* */
 };
+
+/* Nobody has done anything for a while; close the image and open it again. */
+#define SETTLE_IDLE 1
+#define SETTLE_REOPEN 2
 
 #define MAX_DURING 8
 
@@ -156,6 +160,7 @@ struct files {
   struct memory_file *file;     /* MEMORY_FILES of them */
   struct memory_log *log;       /* or NULL */
   bool no_discard, device;
+  struct write_options write;
   struct store *store;          /* of the image file, while open */
 };
 int files_open (struct files *files, bool writable, size_t l2_cache,
@@ -168,6 +173,7 @@ struct crash_stats {
   uint64_t faults;              /* that were met */
   uint64_t pauses;              /* likewise */
   uint64_t workloads;
+  uint64_t cuts, cuts_in_full;  /* places to cut; with all subsets tried */
 };
 
 struct crash_options {

@@ -458,7 +458,9 @@ open_image (struct session *s)
   };
   options = (struct image_options) {
     .env = &env, .write_env = run->writable && !run->snapshot ? &write_env : NULL,
-    .snapshot = run->snapshot, .bitmap = run->bitmap, .check = run->check,
+    .snapshot = run->snapshot, .check = run->check,
+    .bitmaps = &run->bitmap,
+    .nr_bitmaps = run->bitmap != NULL,
     /* So little that tables are evicted. */
     .l2_cache_size = 4096, .decoded_cache_size = 65536, .warn = true,
   };
@@ -616,7 +618,7 @@ see_extent (void *opaque, uint64_t offset, uint64_t length, unsigned type)
   }
   e->next += length;
   if (!(type & EXTENT_ZERO) || length > READ_WINDOW
-      || s->image->exported_bitmap || offset + length > image_size (s->image))
+      || s->image->exported || offset + length > image_size (s->image))
     return 0;
   buf = need (malloc (length));
   r = image_read (s->image, buf, length, offset);

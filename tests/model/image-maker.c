@@ -57,6 +57,7 @@ void
 make_pattern (uint8_t buf[MEMORY_SECTOR], uint32_t number, uint64_t sector)
 {
   const uint64_t base = (uint64_t) number << 32 | (sector & UINT32_MAX);
+  const bool repeat = number >= PATTERN_FIRST && number % 4 != 3;
   uint64_t x = base * UINT64_C (0x9e3779b97f4a7c15);
 
   /* The first word says what this is, for whoever looks at a dump. */
@@ -65,6 +66,8 @@ make_pattern (uint8_t buf[MEMORY_SECTOR], uint32_t number, uint64_t sector)
     x ^= x >> 29;
     x *= UINT64_C (0xbf58476d1ce4e5b9);
     memcpy (buf + i, &x, 8);
+    if (repeat && i >= 128)
+      memcpy (buf + i, buf + i - 64, 8);
   }
 }
 

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "data/write-options.h"
 #include "store-memory.h"
 
 struct image_spec {
@@ -44,6 +45,7 @@ struct image_spec {
   bool bitmaps;                 /* five of them, see make_bitmaps */
   bool dirty;                   /* the dirty bit is set, counts are wrong */
   bool encrypted;               /* with the toy cipher; version 3 only */
+  struct write_options write;   /* how it is written to */
   bool device;                  /* the image lies on a device, which has room
                                    but keeps its size */
 };
@@ -57,7 +59,9 @@ enum { PATTERN_INITIAL = 1, PATTERN_BACKING, PATTERN_OLD, PATTERN_FIRST };
 /* How many there are if an image has bitmaps. */
 #define MAKER_BITMAPS 5
 
-/* The content of a guest sector with a number. */
+/* The content of a guest sector with a number.  Three in four of those that are
+ * written can be compressed.
+ */
 void make_pattern (uint8_t buf[MEMORY_SECTOR], uint32_t number,
                    uint64_t sector);
 

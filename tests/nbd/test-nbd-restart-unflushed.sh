@@ -80,5 +80,5 @@ for what in clean write zero allocation; do
     fi
     no_errors
     qemu-io -f qcow2 -c 'read -P 52 0 64k' x.qcow2 | tee out
-    ! grep -q failed out
+    ! grep -q failed out || fail "wrong data"
 done

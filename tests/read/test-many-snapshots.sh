@@ -16,7 +16,7 @@ for i in range (10005):
 img.write ("x.qcow2")
 END
 
-serve s -r --filter="$qcow2ext" file x.qcow2 qcow2ext-list-snapshots=true
+serve s -r --filter="$qcow2ext" file x.qcow2 qcow2ext-exports=all
 timeout 60 "$PYTHON" - <<'END'
 import nbd
 names = []
@@ -26,9 +26,9 @@ h.connect_unix ("s.sock")
 n = h.opt_list (lambda name, description: names.append (name) or 0)
 h.opt_abort ()
 assert n == len (names), n
-assert "" in names and "1" in names and "9000" in names
+assert "" in names and "snapshot:1" in names and "snapshot:9000" in names
 assert 9000 < n <= 10000, n
-for name in ("1", "9999", "10005", ""):
+for name in ("snapshot:1", "snapshot:9999", "snapshot:10005", ""):
     h = nbd.NBD ()
     h.set_export_name (name)
     h.connect_unix ("s.sock")

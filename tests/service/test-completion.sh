@@ -92,8 +92,8 @@ grep nospace "$tmp/compopt" || fail "a space is put after the ="
 offers "$n file disk.qcow2 q" "${parameters[@]}"
 offers "nbdkit --filter $qcow2ext file disk.qcow2 qcow2ext-ba" \
        qcow2ext-backing-file= qcow2ext-backing-format=
-offers "nbdkit -r -U - --filter=cow --filter=$qcow2ext file qcow2ext-list" \
-       qcow2ext-list-snapshots=
+offers "nbdkit -r -U - --filter=cow --filter=$qcow2ext file qcow2ext-ex" \
+       qcow2ext-exports=
 # Beside the plugin's.
 offered "$n null "
 grep -qx size= "$tmp/offered" || fail "the plugin's parameters are lost"
@@ -102,6 +102,7 @@ grep -qx qcow2ext-data-file= "$tmp/offered"
 # What they take.
 offers "$n file disk.qcow2 qcow2ext-backing-format=" raw qcow2 auto
 offers "$n file disk.qcow2 qcow2ext-backing-format=q" qcow2
+offers "$n file disk.qcow2 qcow2ext-exports=" disk all
 offers "$n file disk.qcow2 qcow2ext-lock=" true false
 offers "$n file disk.qcow2 qcow2ext-check=t" true
 offers "$n file disk.qcow2 qcow2ext-data-file=d" disk.qcow2 disk.raw
@@ -146,7 +147,7 @@ own_offers "$n file disk.q" 0
 user_dir=$tmp/home/.local/share/bash-completion/completions
 mkdir -p "$user_dir"
 touch "$user_dir/nbdkit"
-offers "$n file disk.qcow2 qcow2ext-bi" qcow2ext-bitmap=
+offers "$n file disk.qcow2 qcow2ext-bi" qcow2ext-bitmap= qcow2ext-bitmap-chain=
 offers "$n file disk.qcow2 qcow2ext-lock=" true false
 rm "$user_dir/nbdkit"
 

@@ -55,7 +55,7 @@ for opts in cluster_size=64K data_file=x.data; do
     [ -e x.data ] || file=x.qcow2
     [ -e x.data ] || qemu-img snapshot -c one x.qcow2
     serve_preloaded fail-io s --filter="$qcow2ext" file x.qcow2 \
-                    qcow2ext-list-snapshots=true
+                    qcow2ext-exports=all
     for stay in go stay; do
         echo "=== $opts: the first one is to $stay"
         rm -f go ./*.wrote "$FAIL_IO"*
@@ -72,7 +72,7 @@ for opts in cluster_size=64K data_file=x.data; do
         timeout 30 "$PYTHON" joins.py "$(uri s)" || fail "waited"
         timeout 30 nbdinfo --list "$(uri s)" > /dev/null || fail "waited"
         [ -e x.data ] || timeout 30 nbdinfo --size \
-            "nbd+unix:///1?socket=$tmp/s.sock" || fail "waited for the disk"
+            "nbd+unix:///snapshot:1?socket=$tmp/s.sock" || fail "waited for the disk"
         "$PYTHON" client.py "$(uri s)" b 1 go &
         b=$!
         until_exists b.wrote

@@ -40,6 +40,7 @@ done
 exec $(command -v nbdkit) "\${background[@]}" "\${args[@]}"
 EOF
 chmod +x bin/nbdkit
+ln -s "$(command -v "$PYTHON")" bin/python3
 PATH=$tmp/bin:$PATH
 
 stop_servers ()
@@ -78,10 +79,7 @@ holds ()
 
 "$PYTHON" "$lib/range-server.py" "$tmp" "$tmp/port" &
 cleanup_fn kill $!
-for _ in $(seq 600); do
-    [ ! -s port ] || break
-    sleep 0.1
-done
+wait_until "the web server listens" [ -s port ]
 
 # What a section begins with.
 before ()
@@ -104,6 +102,11 @@ before ()
             qemu-img convert -O qcow2 guest.raw s.qcow2
             qemu-img snapshot -c before s.qcow2
             qemu-io -f qcow2 -c 'write -P 1 0 1M' s.qcow2 ;;
+        'Disk and bitmaps side by side')
+            cp want.raw full.raw
+            qemu-io -f qcow2 -c 'write -P 4 20M 3M' -c 'write -P 5 192k 4k' \
+                    vm1.qcow2
+            qemu-img convert -O raw vm1.qcow2 want.raw ;;
         'Another backing file')
             mkdir moved
             qemu-img convert -c -O qcow2 disk.raw moved/golden.qcow2
@@ -173,6 +176,11 @@ after ()
                    qcow2ext-bitmap=backup0 --run 'nbdinfo --map "$uri"' > out
             [ "$(wc -l < out)" -eq 1 ] || fail "the bitmap is not clear" ;;
         'An incremental backup/6') cmp restored.raw want.raw ;;
+        'Disk and bitmaps side by side/1')
+            grep -q 'export="bitmap:backup0"' out ;;
+        'Disk and bitmaps side by side/2')
+            cmp full.raw want.raw
+            stop_servers ;;
         'Another backing file/1') cmp copy.raw want.raw ;;
         'Another backing file/2')
             grep -Eq '^ +8388608 +65536 +0' out && [ "$(wc -l < out)" -eq 3 ]

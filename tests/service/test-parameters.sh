@@ -10,7 +10,7 @@ cd "$tmp"
 mkimage x.qcow2 --data 0=7
 for p in qcow2ext-l2-cache-size=1x qcow2ext-l2-cache-size=-1 \
          qcow2ext-l2-cache-size= qcow2ext-decoded-cache-size=pear \
-         qcow2ext-list-snapshots=maybe qcow2ext-backing-format=vmdk \
+         qcow2ext-exports=maybe qcow2ext-backing-format=vmdk \
          qcow2ext-backing-format= qcow2ext-data-file= qcow2ext-snapshot= \
          qcow2ext-backing-file= qcow2ext-allow=; do
     # Numbers and paths are parsed by nbdkit, which does not name the parameter.
@@ -23,8 +23,14 @@ refused 'qcow2ext-snapshot' file x.qcow2 qcow2ext-snapshot=1 \
 refused 'qcow2ext-data-file' file x.qcow2 qcow2ext-data-file=a \
         qcow2ext-data-file=b
 
+# What excludes each other.
+refused 'exports=all and qcow2ext-snapshot= exclude' file x.qcow2 \
+        qcow2ext-exports=all qcow2ext-snapshot=1
+refused 'exports=all and qcow2ext-bitmap= exclude' file x.qcow2 \
+        qcow2ext-exports=all qcow2ext-bitmap=b
+
 accepted file x.qcow2 qcow2ext-l2-cache-size=64K \
-         qcow2ext-decoded-cache-size=1M qcow2ext-list-snapshots=false \
+         qcow2ext-decoded-cache-size=1M qcow2ext-exports=disk \
          qcow2ext-allow="$tmp"
 # The smallest caches and none, if that is what it means, still work.
 for size in 0 1 512; do

@@ -6,6 +6,9 @@
  *   test-unit-crash IMAGE SEED          a random workload again
  *   test-unit-crash IMAGE NAME VARIANT [SEED]
  *                                       one of the others again
+ *   test-unit-crash short [EVERY [FROM]]
+ *                                       all short histories, or each
+ *                                       so-and-so-many-th from one on
  *
  * With QCOW2EXT_TEST_VERBOSE=1 the requests, the operations and the engine's
  * messages are shown.
@@ -36,11 +39,13 @@
 #define STATES_OF_PAIR 100
 #define STATES_OF_LONG 4000     /* of one workload, in a long run */
 #define PAIRS_TRIED 800         /* of some thousands */
+#define SHORT_EVERY 401         /* of all short histories */
 #define QEMU_EVERY 499
 #define QEMU_EVERY_LONG 9973
 
 static struct crash_stats total;
 static unsigned failures, qemu_every = QEMU_EVERY;
+static uint64_t short_every, short_from; /* 0: not only these */
 
 /* Workloads are numbered.  What the workers share is the next one that nobody
  * has taken.
@@ -125,6 +130,13 @@ run_one (const char *spec, const char *name, unsigned variant, uint64_t seed)
   struct directed_cursor at = { 0 };
   struct workload workload;
 
+  if (strcmp (name, "short") == 0) {
+    if (crash_short (seed, &workload)) {
+      run (&workload, seed, 0);
+      workload_free (&workload);
+    }
+    return;
+  }
   if (strcmp (name, "pair") == 0) {
     if (crash_pair (variant / PAIR_POINTS, variant % PAIR_POINTS, &workload)) {
       run (&workload, seed, 0);
@@ -179,6 +191,19 @@ run_long (time_t until, uint64_t seed)
   }
 }
 
+/* Each so-and-so-many-th of the short histories, with each state. */
+static void
+run_shorts (uint64_t every, uint64_t from)
+{
+  struct workload workload;
+
+  for (uint64_t i = from; i < crash_shorts (); i += every)
+    if (is_mine () && crash_short (i, &workload)) {
+      run (&workload, i, 0);
+      workload_free (&workload);
+    }
+}
+
 /* What 'make check' does. */
 static void
 run_check (void)
@@ -186,6 +211,7 @@ run_check (void)
   uint64_t seed = 1;
 
   run_all_directed ();
+  run_shorts (SHORT_EVERY, 0);
   for (unsigned i = 0; i < PAIRS_TRIED; i++)
     if (is_mine ())
       run_pair (i * UINT64_C (7919) % crash_pairs (), i, STATES_OF_PAIR);
@@ -207,7 +233,9 @@ work (const struct worker *me, time_t until, uint64_t seed)
 {
   bool ok;
 
-  if (until)
+  if (short_every)
+    run_shorts (short_every, short_from);
+  else if (until)
     run_long (until, seed);
   else
     run_check ();
@@ -237,6 +265,8 @@ add_report (const struct worker *worker)
     total.built += stats.built;
     total.workloads += stats.workloads;
     total.by_qemu += stats.by_qemu;
+    total.cuts += stats.cuts;
+    total.cuts_in_full += stats.cuts_in_full;
   }
   fclose (worker->report);
 }
@@ -272,7 +302,13 @@ main (int argc, char *argv[])
 
   crash_quiet ();
   setvbuf (stdout, NULL, _IOLBF, 0);
-  if (argc >= 4)
+  if (argc > 1 && strcmp (argv[1], "short") == 0) {
+    short_every = argc > 2 ? strtoull (argv[2], NULL, 0) : 1;
+    short_from = argc > 3 ? strtoull (argv[3], NULL, 0) : 0;
+    qemu_every = QEMU_EVERY_LONG;
+    run_workers (0, 0);
+  }
+  else if (argc >= 4)
     run_one (argv[1], argv[2], strtoul (argv[3], NULL, 0),
              argc > 4 ? strtoull (argv[4], NULL, 0) : 0);
   else if (argc > 1 && (argv[1][0] < '0' || strspn (argv[1], "0123456789")
@@ -288,9 +324,11 @@ main (int argc, char *argv[])
     run_workers (0, 0);
 
   printf ("%" PRIu64 " distinct states (%" PRIu64 " built) of %" PRIu64
-          " workloads, %" PRIu64 " of them seen by qemu-img check, %u "
+          " workloads, cut at %" PRIu64 " places, at %" PRIu64 " of them with "
+          "all subsets, %" PRIu64 " states seen by qemu-img check, %u "
           "failures, %ld seconds\n", total.distinct, total.built,
-          total.workloads, total.by_qemu, failures,
+          total.workloads, total.cuts, total.cuts_in_full, total.by_qemu,
+          failures,
           (long) (time (NULL) - begin));
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

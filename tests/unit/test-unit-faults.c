@@ -28,6 +28,15 @@
 static struct crash_stats total;
 static unsigned failures, runs;
 
+/* When to end; 0: when all is done. */
+static time_t until;
+
+static bool
+time_is_over (void)
+{
+  return until && time (NULL) >= until;
+}
+
 /* Returns whether the fault was met. */
 static bool
 run (const struct image_spec *spec, uint64_t seed,
@@ -153,7 +162,7 @@ open_all (const struct image_spec *spec, int kind)
       memory_file_free (&file[i]);
     memory_log_clear (&log);
     free (guest);
-    if (met == 0)
+    if (met == 0 || time_is_over ())
       return;
   }
 }
@@ -187,7 +196,8 @@ run_all (const struct image_spec *spec, uint64_t seed)
         /* Reading never fails for want of space, nor an allocation for
          * anything but memory.
          */
-        if ((kind == MEMORY_READ && how[e].error == ENOSPC)
+        if (time_is_over ()
+            || (kind == MEMORY_READ && how[e].error == ENOSPC)
             || (kind == MEMORY_ALLOC) != (how[e].error == ENOMEM)
             || !run (spec, seed, &fault, states))
           break;
@@ -214,7 +224,8 @@ main (int argc, char *argv[])
   else if (argc == 2) {
     seed = (uint64_t) begin << 20;
     printf ("seeds from %" PRIu64 "\n", seed);
-    while (time (NULL) - begin < strtol (argv[1], NULL, 0))
+    until = begin + strtol (argv[1], NULL, 0);
+    while (!time_is_over ())
       for (const struct image_spec *s = crash_specs; s->name; s++)
         run_all (s, seed++);
   }

@@ -34,7 +34,7 @@
 
 #include "crash-workloads.h"
 #include "disk/format.h"
-#include "base/mutant.h"
+#include "mutant.h"
 #include "scheduler.h"
 
 const char *qcow2_mutant;
@@ -1031,7 +1031,8 @@ run_schedule (const struct race *race, const struct schedule *schedule,
 {
   struct run run = { .race = race };
   struct files files = {
-    .file = run.file, .log = &run.log, .no_discard = race->spec->no_discard
+    .file = run.file, .log = &run.log, .no_discard = race->spec->no_discard,
+    .write = race->spec->write
   };
   size_t first;
 

@@ -139,6 +139,8 @@ work (void *opaque)
       for (uint64_t j = 0; j < n; j++)
         make_pattern (buf + j * MEMORY_SECTOR,
                       PATTERN_FIRST + t->number * REQUESTS + i, first + j);
+      if (s->spec->write.detect_zeroes && i % 5 == 0)
+        memset (buf, 0, length);
       r = image_write (s->image, buf, length, offset);
       if (mine)
         memcpy (model, buf, length);
@@ -214,7 +216,8 @@ run (const struct image_spec *spec, uint64_t seed)
     .spec = spec, .seed = seed, .sectors = spec->size / MEMORY_SECTOR
   };
   struct memory_file file[MEMORY_FILES] = { 0 };
-  struct files files = { .file = file, .no_discard = spec->no_discard };
+  struct files files = { .file = file, .no_discard = spec->no_discard,
+                         .write = spec->write };
   struct thread thread[THREADS];
   struct rng rng = { seed };
   struct checker c = { 0 };

@@ -12,7 +12,7 @@
 #include <time.h>
 
 #include "data/bitmap-tracker.h"
-#include "data/write-range.h"
+#include "data/write-content.h"
 #include "data/write.h"
 #include "data/zero.h"
 #include "map/l2-cache.h"
@@ -112,7 +112,7 @@ layer_write (struct layer *layer, const void *buf, size_t count,
     if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
                                    &ticket)) < 0)
       return r;
-    r = write_range (w, buf, count, offset);
+    r = write_content (w, buf, count, offset);
     epochs_leave (&w->epochs, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)

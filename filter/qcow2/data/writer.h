@@ -27,12 +27,14 @@
 #include "commit/health.h"
 #include "data/place.h"
 #include "data/range-lock.h"
+#include "data/write-options.h"
 #include "map/mapping-update.h"
 #include "space/deferred-free.h"
 #include "space/epochs.h"
 #include "space/metadata-map.h"
 #include "space/refcounts.h"
 
+struct encoder;
 struct image_write_env;
 struct tracker;
 
@@ -47,6 +49,8 @@ struct writer {
   struct mapping_update update;
   struct range_locks ranges;
   struct place place;
+  struct write_options options;
+  struct encoder *encoder;      /* of options.compress; or NULL */
   struct tracker *tracker;      /* of bitmaps; NULL: none records changes */
 
   /* Of image/writer.c: the first change is prepared for, once. */

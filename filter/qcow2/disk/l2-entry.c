@@ -6,7 +6,6 @@
 
 #include <errno.h>
 
-#include "base/mutant.h"
 #include "disk/l2-entry.h"
 
 static void
@@ -30,14 +29,20 @@ check_host (const struct geometry *g, uint64_t host, uint64_t guest)
   return NULL;
 }
 
+/* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of additional
+ * sectors above.
+ */
+static unsigned
+compressed_offset_bits (const struct geometry *g)
+{
+  return 62 - (g->cluster_bits - 8);
+}
+
 void
 l2_entry_compressed_range (const struct geometry *g, uint64_t entry,
                            uint64_t *offset, uint32_t *size)
 {
-  /* Spec: x = 62 - (cluster_bits - 8): the offset below, the number of
-   * additional sectors above.
-   */
-  const unsigned x = 62 - (g->cluster_bits - 8);
+  const unsigned x = compressed_offset_bits (g);
   const uint64_t sectors = (entry >> x) & ((UINT64_C (1) << (62 - x)) - 1);
 
   *offset = entry & ((UINT64_C (1) << x) - 1);
@@ -135,9 +140,7 @@ l2_entry_classify (const struct geometry *g, uint64_t file_size,
   if (run->type == RUN_DATA) {
     run->host = host + within;
     run->copied = g->has_data_file || (entry & QCOW2_COPIED);
-    if (!g->has_data_file
-        && (MUTANT (need_whole_cluster) ? host + geometry_cluster_size (g)
-                                        : host) >= file_size)
+    if (!g->has_data_file && host >= file_size)
       invalid (run, "the cluster lies past the end of the file");
   }
 }
@@ -150,7 +153,7 @@ l2_entry_refers_to (const struct geometry *g, uint64_t entry,
     uint32_t size;
 
     l2_entry_compressed_range (g, entry, offset, &size);
-    *length = MUTANT (compressed_start_only) ? 1 : size;
+    *length = size;
     return true;
   }
   *offset = entry & QCOW2_L2_OFFSET;
@@ -182,6 +185,23 @@ l2_entry_make_data (const struct geometry *g, uint64_t host, uint32_t mask,
   }
 }
 
+void
+l2_entry_make_compressed (const struct geometry *g, uint64_t host,
+                          uint32_t size, uint64_t *entry, uint64_t *bitmap)
+{
+  const uint64_t sectors = (host + size - 1) / QCOW2_SECTOR_SIZE
+    - host / QCOW2_SECTOR_SIZE;
+
+  *entry = QCOW2_L2_COMPRESSED | sectors << compressed_offset_bits (g) | host;
+  *bitmap = 0;
+}
+
+uint64_t
+l2_entry_compressed_limit (const struct geometry *g)
+{
+  return UINT64_C (1) << compressed_offset_bits (g);
+}
+
 bool
 l2_entry_make_zero (const struct geometry *g, uint32_t mask, bool keep_place,
                     bool nothing_below, uint64_t *entry, uint64_t *bitmap)
@@ -206,10 +226,6 @@ l2_entry_make_zero (const struct geometry *g, uint32_t mask, bool keep_place,
   if (g->version < 3) {
     *entry = 0;
     return nothing_below;
-  }
-  if (MUTANT (zero_uncovers)) {
-    *entry = 0;
-    return true;
   }
   *entry = QCOW2_L2_ZERO | place;
   return true;

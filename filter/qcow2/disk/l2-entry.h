@@ -79,6 +79,16 @@ bool l2_entry_writable_in_place (const struct geometry *g, uint64_t file_size,
 void l2_entry_make_data (const struct geometry *g, uint64_t host,
                          uint32_t mask, uint64_t *entry, uint64_t *bitmap);
 
+/* Makes an entry refer to size bytes of compressed data at host, of which the
+ * last must lie below l2_entry_compressed_limit.
+ */
+void l2_entry_make_compressed (const struct geometry *g, uint64_t host,
+                               uint32_t size, uint64_t *entry,
+                               uint64_t *bitmap);
+
+/* The offset in the image file that compressed data must end before. */
+uint64_t l2_entry_compressed_limit (const struct geometry *g);
+
 /* Makes the subclusters of the mask (all, without extended L2) read as zeros.
  * keep_place: an allocated cluster stays it.  nothing_below: what is
  * unallocated reads as zeros.  Returns false, with the entry unusable, if the

@@ -10,18 +10,11 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "base/is-zero.h"
 #include "disk/table.h"
 
 /* How much of a table is looked at in one go, in bytes. */
 #define CHUNK 65536
-
-static bool
-is_zero (const void *p, size_t n)
-{
-  const uint8_t *b = p;
-
-  return n == 0 || (b[0] == 0 && memcmp (b, b + 1, n - 1) == 0);
-}
 
 int
 table_read (struct store *file, uint64_t offset, uint64_t entries,

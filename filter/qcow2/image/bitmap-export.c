@@ -33,29 +33,102 @@ report_missing (const struct store *file, const struct bitmap_list *list,
                 names);
 }
 
-int
-bitmap_export (struct image *image, const char *name)
+static void
+report_inconsistent (const struct layer *layer, const struct bitmap *b)
 {
-  struct layer *layer = image->top;
+  report_error ("%s: bitmap \"%s\" is inconsistent: it was in use when somebody "
+                "stopped, and does not tell what has changed",
+                layer->file->name, b->name);
+}
+
+static const struct bitmap *
+find_bitmap (const struct layer *layer, const char *name)
+{
   const struct bitmap_list *list = layer->bitmaps;
 
-  for (size_t i = 0; list && !list->damaged && i < list->count; i++) {
-    const struct bitmap *b = &list->bitmap[i];
+  for (size_t i = 0; list && !list->damaged && i < list->count; i++)
+    if (strcmp (list->bitmap[i].name, name) == 0)
+      return &list->bitmap[i];
+  return NULL;
+}
 
-    if (strcmp (b->name, name) != 0)
-      continue;
-    if (!b->usable) {
-      report_error ("%s: bitmap \"%s\" is inconsistent: it was in use when "
-                    "somebody stopped, and does not tell what has changed",
-                    layer->file->name, name);
+static int
+export_one (struct image *image, const struct layer *layer,
+            const struct bitmap *b, bool any)
+{
+  struct exported_bitmap *e;
+
+  if (!b->usable && !any) {
+    report_inconsistent (layer, b);
+    return -EINVAL;
+  }
+  e = calloc (1, sizeof *e);
+  if (e == NULL)
+    return -ENOMEM;
+  e->layer = layer;
+  e->bitmap = b;
+  e->next = image->exported;
+  image->exported = e;
+  return b->usable
+    ? bitmap_read_table (layer->file, layer_file_size (layer),
+                         &layer->header, b, &e->table)
+    : 0;
+}
+
+int
+bitmap_export (struct image *image, const char *name, bool any)
+{
+  const struct bitmap *b = find_bitmap (image->top, name);
+
+  if (b == NULL) {
+    report_missing (image->top->file, image->top->bitmaps, name);
+    return -ENOENT;
+  }
+  return export_one (image, image->top, b, any);
+}
+
+/* A layer without the bitmap, above one that has it, has changes that nobody
+ * recorded.
+ */
+int
+bitmap_export_chain (struct image *image, const char *name)
+{
+  const struct layer *without = NULL;
+  int r = bitmap_export (image, name, false);
+
+  for (const struct layer *l = image->top->backing; r == 0 && l;
+       l = l->backing) {
+    const struct bitmap *b = find_bitmap (l, name);
+
+    if (l->header.has_bitmaps && (l->bitmaps == NULL || l->bitmaps->damaged)) {
+      report_error ("%s: the bitmaps of this layer are not valid, so what has "
+                    "changed in it is not known", l->file->name);
       return -EINVAL;
     }
-    image->exported_bitmap = b;
-    return bitmap_read_table (layer->file, layer_file_size (layer),
-                              &layer->header, b, &image->exported_table);
+    if (b && without) {
+      report_error ("%s: this layer has no bitmap \"%s\", but one below it "
+                    "has, so what has changed in between is not known",
+                    without->file->name, name);
+      return -EINVAL;
+    }
+    if (b)
+      r = export_one (image, l, b, false);
+    else
+      without = l;
   }
-  report_missing (layer->file, list, name);
-  return -ENOENT;
+  return r;
+}
+
+void
+bitmap_export_free (struct image *image)
+{
+  while (image->exported) {
+    struct exported_bitmap *e = image->exported;
+
+    image->exported = e->next;
+    free (e->table);
+    free (e);
+  }
 }
 
 /* How many bits from bit first on, below end, are the same as that one?  Looks
@@ -76,63 +149,151 @@ same_bits (const uint64_t *bits, uint64_t first, uint64_t end)
   return end - first;
 }
 
-/* Shows the range [offset, end), whose bits lie in one chunk. */
+/* A bitmap while it is read. */
+struct source {
+  const struct layer *layer;
+  const struct bitmap *bitmap;
+  const be64 *table;
+  uint64_t *bits;               /* of one chunk; NULL: of none */
+  uint64_t chunk;               /* which */
+};
+
+/* Reads the bits of a chunk that lies in the file at host, if they are not at
+ * hand.
+ */
 static int
-show_chunk (struct image *image, const uint64_t *bits, uint64_t offset,
-            uint64_t end, extent_fn fn, void *opaque)
+read_chunk (struct source *s, uint64_t chunk, uint64_t host)
 {
-  const unsigned granularity = image->exported_bitmap->granularity_bits;
-  const uint64_t mask =
-    (UINT64_C (1) << bitmap_chunk_bits (&image->top->header)) - 1;
-  const uint64_t last = (end - 1) >> granularity & mask;
+  const uint64_t size = layer_cluster_size (s->layer);
+  int r;
 
-  while (offset < end) {
-    const uint64_t bit = offset >> granularity;
-    const uint64_t n = same_bits (bits, bit & mask, last + 1);
-    const uint64_t next = min64 ((bit + n) << granularity, end);
-    const bool dirty =
-      le64toh (bits[(bit & mask) / 64]) >> (bit % 64) & 1;
-    const int r = fn (opaque, offset, next - offset, dirty ? DIRTY : CLEAN);
+  if (s->bits && s->chunk == chunk)
+    return 0;
+  if (s->bits == NULL && (s->bits = malloc (size)) == NULL)
+    return -ENOMEM;
+  r = store_pread (s->layer->file, s->bits, size, host);
+  s->chunk = r == 0 ? chunk : UINT64_MAX;
+  return r;
+}
 
-    if (r != 0)
+/* Is the byte at offset dirty, and up to where (at most end) is the rest like
+ * it, or may be?  Returns 1, 0 or -errno.
+ */
+static int
+look_at (struct source *s, uint64_t offset, uint64_t end, uint64_t *next)
+{
+  const struct layer *layer = s->layer;
+  const unsigned granularity = s->bitmap->granularity_bits;
+  const unsigned chunk_bits = bitmap_chunk_bits (&layer->header);
+  const uint64_t bit = offset >> granularity;
+  const uint64_t chunk = bit >> chunk_bits;
+  const uint64_t first = bit & ((UINT64_C (1) << chunk_bits) - 1);
+  const uint64_t bits_left = (UINT64_C (1) << chunk_bits) - first;
+  uint64_t entry, host, n;
+  int r;
+
+  if (offset >= layer->size) {  /* a layer that is shorter than the disk */
+    *next = end;
+    return 0;
+  }
+  end = min64 (end, layer->size);
+  n = min64 (bits_left, ((end - 1) >> granularity) - bit + 1);
+  entry = be64_get (s->table[chunk]);
+  host = entry & QCOW2_BITMAP_OFFSET;
+  if (host) {
+    if ((r = read_chunk (s, chunk, host)) < 0)
       return r;
+    n = same_bits (s->bits, first, first + n);
+  }
+  *next = min64 ((bit + n) << granularity, end);
+  return host ? le64toh (s->bits[first / 64]) >> (first % 64) & 1
+              : !!(entry & QCOW2_BITMAP_ALL_ONES);
+}
+
+/* Shows what is dirty in any of the sources. */
+static int
+show (struct source *sources, size_t nr, uint64_t count, uint64_t offset,
+      extent_fn fn, void *opaque)
+{
+  const uint64_t end = offset + count;
+  int r = 0;
+
+  while (r == 0 && offset < end) {
+    uint64_t dirty_end = offset, clean_end = end, next;
+
+    for (size_t i = 0; i < nr; i++) {
+      r = look_at (&sources[i], offset, end, &next);
+      if (r < 0)
+        return r;
+      if (r)
+        dirty_end = next > dirty_end ? next : dirty_end;
+      else
+        clean_end = min64 (clean_end, next);
+    }
+    next = dirty_end > offset ? dirty_end : clean_end;
+    r = fn (opaque, offset, next - offset,
+            dirty_end > offset ? DIRTY : CLEAN);
     offset = next;
   }
-  return 0;
+  return r;
 }
 
 int
 bitmap_extents (struct image *image, uint64_t count, uint64_t offset,
                 extent_fn fn, void *opaque)
 {
-  struct layer *layer = image->top;
-  const struct bitmap *b = image->exported_bitmap;
-  const unsigned reach =        /* of a chunk: log2 of bytes */
-    bitmap_chunk_bits (&layer->header) + b->granularity_bits;
-  const uint64_t size = layer_cluster_size (layer);
-  const uint64_t end = offset + count;
-  CLEANUP_FREE uint64_t *bits = NULL;
+  CLEANUP_FREE struct source *sources = NULL;
+  size_t nr = 0;
   int r = 0;
 
-  while (r == 0 && offset < end) {
-    const uint64_t index = offset >> reach;
-    const uint64_t entry = be64_get (image->exported_table[index]);
-    const uint64_t host = entry & QCOW2_BITMAP_OFFSET;
-    const uint64_t left =
-      (UINT64_C (1) << reach) - (offset & ((UINT64_C (1) << reach) - 1));
-    const uint64_t next = offset + min64 (left, end - offset);
-
-    if (host == 0)
-      r = fn (opaque, offset, next - offset,
-              entry & QCOW2_BITMAP_ALL_ONES ? DIRTY : CLEAN);
-    else {
-      if (bits == NULL && (bits = malloc (size)) == NULL)
-        return -ENOMEM;
-      r = store_pread (layer->file, bits, size, host);
-      if (r == 0)
-        r = show_chunk (image, bits, offset, next, fn, opaque);
+  for (const struct exported_bitmap *e = image->exported; e; e = e->next)
+    nr++;
+  if ((sources = calloc (nr, sizeof *sources)) == NULL)
+    return -ENOMEM;
+  nr = 0;
+  for (const struct exported_bitmap *e = image->exported; e; e = e->next) {
+    if (e->table == NULL) {
+      if (report_allowed (&image->top->limit))
+        report_inconsistent (e->layer, e->bitmap);
+      return -EIO;
     }
-    offset = next;
+    sources[nr++] = (struct source) {
+      .layer = e->layer, .bitmap = e->bitmap, .table = e->table
+    };
   }
+  r = show (sources, nr, count, offset, fn, opaque);
+  for (size_t i = 0; i < nr; i++)
+    free (sources[i].bits);
+  return r;
+}
+
+static int
+add_dirty (void *opaque, uint64_t offset, uint64_t length, unsigned type)
+{
+  (void) offset;
+  if (type == DIRTY)
+    *(uint64_t *) opaque += length;
+  return 0;
+}
+
+int
+bitmap_changed (const struct image *image, size_t index, uint64_t *bytes)
+{
+  const struct layer *layer = image->top;
+  const struct bitmap *b = &layer->bitmaps->bitmap[index];
+  CLEANUP_FREE be64 *table = NULL;
+  struct source s;
+  int r;
+
+  *bytes = 0;
+  r = bitmap_read_table (layer->file, layer_file_size (layer),
+                         &layer->header, b, &table);
+  if (r < 0)
+    return r;
+  s = (struct source) { .layer = layer, .bitmap = b, .table = table };
+  r = show (&s, 1, layer->size, 0, add_dirty, bytes);
+  free (s.bits);
+  if (r < 0)
+    bitmap_report_table (layer->file, b, r);
   return r;
 }

@@ -12,6 +12,14 @@
 /* How many layers a chain may have. */
 #define IMAGE_MAX_DEPTH 200
 
+/* A bitmap that extents show. */
+struct exported_bitmap {
+  struct exported_bitmap *next;
+  const struct layer *layer;    /* that has it */
+  const struct bitmap *bitmap;
+  be64 *table;                  /* NULL: it is inconsistent */
+};
+
 struct image {
   struct layer *top;            /* the image that is served; what lies below
                                    hangs on it by ->backing */
@@ -19,11 +27,8 @@ struct image {
   struct decoded_cache *decoded; /* likewise */
   bool damaged;                 /* a check has found errors */
 
-  /* The bitmap that extents show, not the mapping (NULL: none), and its
-   * table.
-   */
-  const struct bitmap *exported_bitmap;
-  be64 *exported_table;
+  struct exported_bitmap *exported; /* extents show these, not the mapping;
+                                       NULL: none */
 };
 
 #endif /* QCOW2_CHAIN_H */

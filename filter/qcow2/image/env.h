@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/store.h"
+#include "data/write-options.h"
 #include "disk/format.h"
 
 /* How the engine reaches files that an image names.  Both return 0 or
@@ -61,10 +62,16 @@ struct image_options {
   const struct image_env *env;
   const struct image_write_env *write_env; /* NULL: open for reading only */
   const char *snapshot;         /* ID or name; NULL: the active disk */
-  const char *bitmap;           /* its name; show it as extents; or NULL */
+  const char *const *bitmaps;   /* names; show as extents what is dirty in
+                                   any of them */
+  size_t nr_bitmaps;            /* 0: show the mapping */
+  bool bitmap_chain;            /* also those of these names in lower layers */
+  bool any_bitmap;              /* if it is inconsistent, that fails extents,
+                                   and not image_open */
   bool check;                   /* check for consistency */
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
+  struct write_options write;
   bool want_data_file;          /* fail if the image does not use one */
   bool want_encryption;         /* fail if no layer is encrypted */
   bool warn;                    /* report dirty and corrupt images */

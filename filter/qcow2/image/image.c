@@ -134,7 +134,7 @@ why_read_only (const struct image *image, const struct image_write_env *env)
     return "it is marked corrupt; repair it with qemu-img check -r all";
   if (image->damaged)
     return "the check found errors; repair it with qemu-img check -r all";
-  if (image->exported_bitmap)
+  if (image->exported)
     return "a bitmap is shown";
   if (layer->bitmaps && layer->bitmaps->damaged)
     return "its dirty bitmaps could not be kept true";
@@ -164,11 +164,23 @@ warn_about_bitmaps (const struct layer *layer)
                       layer->file->name, list->bitmap[i].name);
 }
 
+/* Can what is written be compressed, if that is wanted? */
+static int
+check_write_options (const struct layer *layer,
+                     const struct write_options *options)
+{
+  if (!options->compress || !layer->geo.has_data_file)
+    return 0;
+  report_error ("%s: what is written cannot be compressed: the image has an "
+                "external data file, which holds clusters only as they are",
+                layer->file->name);
+  return -ENOTSUP;
+}
+
 static int
 open_for_writing (struct image *image, const struct image_options *options)
 {
-  const struct image_write_env *env = options->write_env;
-  const char *why = why_read_only (image, env);
+  const char *why = why_read_only (image, options->write_env);
 
   if (why) {
     report_warning ("%s: the image is served read-only: %s",
@@ -177,7 +189,7 @@ open_for_writing (struct image *image, const struct image_options *options)
   }
   if (options->warn_bitmaps)
     warn_about_bitmaps (image->top);
-  return writer_open (image->top, env);
+  return writer_open (image->top, options->write_env, &options->write);
 }
 
 int
@@ -193,10 +205,14 @@ image_open (struct store *store, const struct image_options *options,
     r = open_chain (image, store, options);
   if (r == 0 && options->want_encryption)
     r = check_encryption (image);
-  if (r == 0 && options->bitmap)
-    r = bitmap_export (image, options->bitmap);
+  for (size_t i = 0; r == 0 && i < options->nr_bitmaps; i++)
+    r = options->bitmap_chain
+      ? bitmap_export_chain (image, options->bitmaps[i])
+      : bitmap_export (image, options->bitmaps[i], options->any_bitmap);
   if (r == 0 && options->check)
     r = check_at_open (image);
+  if (r == 0)
+    r = check_write_options (image->top, &options->write);
   if (r == 0 && options->write_env)
     r = open_for_writing (image, options);
 
@@ -226,7 +242,7 @@ image_close (struct image *image)
   }
   l2_cache_free (image->tables);
   decoded_cache_free (image->decoded);
-  free (image->exported_table);
+  bitmap_export_free (image);
   free (image);
 }
 
@@ -291,10 +307,47 @@ image_subcluster_size (const struct image *image)
   return layer_subcluster_size (image->top);
 }
 
+uint64_t
+image_preferred_size (const struct image *image)
+{
+  const struct layer *top = image->top;
+
+  return top->writer && top->writer->encoder ? layer_cluster_size (top)
+                                             : layer_subcluster_size (top);
+}
+
 const struct snapshot_list *
 image_snapshots (const struct image *image)
 {
   return image->top->snapshots;
+}
+
+size_t
+image_bitmaps (const struct image *image)
+{
+  const struct bitmap_list *list = image->top->bitmaps;
+
+  return list && !list->damaged ? list->count : 0;
+}
+
+struct image_bitmap
+image_bitmap (const struct image *image, size_t index)
+{
+  const struct bitmap *b = &image->top->bitmaps->bitmap[index];
+
+  return (struct image_bitmap) {
+    .name = b->name,
+    .granularity = UINT64_C (1) << b->granularity_bits,
+    .enabled = b->flags & QCOW2_BITMAP_AUTO,
+    .usable = b->usable,
+  };
+}
+
+int
+image_bitmap_changed (const struct image *image, size_t index,
+                      uint64_t *bytes)
+{
+  return bitmap_changed (image, index, bytes);
 }
 
 struct store *
@@ -315,7 +368,7 @@ int
 image_extents (struct image *image, uint64_t count, uint64_t offset,
                extent_fn fn, void *opaque)
 {
-  if (image->exported_bitmap)
+  if (image->exported)
     return bitmap_extents (image, count, offset, fn, opaque);
   return layer_extents (image->top, count, offset, fn, opaque);
 }
@@ -346,6 +399,14 @@ image_is_unchanged (const struct image *image)
   const struct writer *w = image->top->writer;
 
   return w == NULL || !w->started || !w->active;
+}
+
+bool
+image_is_pristine (const struct image *image)
+{
+  const struct writer *w = image->top->writer;
+
+  return w == NULL || !w->started;
 }
 
 int

@@ -36,8 +36,28 @@ uint64_t image_size (const struct image *image);
 /* The smallest part of the disk that has a state of its own, in bytes. */
 uint64_t image_subcluster_size (const struct image *image);
 
+/* Requests of this size, in bytes, and aligned to it, suit the image best. */
+uint64_t image_preferred_size (const struct image *image);
+
 /* The snapshots of the image that is served; NULL: none were read. */
 const struct snapshot_list *image_snapshots (const struct image *image);
+
+/* A bitmap of the image that is served. */
+struct image_bitmap {
+  const char *name;             /* belongs to the image */
+  uint64_t granularity;         /* bytes that a bit stands for */
+  bool enabled;                 /* it is to record what is written */
+  bool usable;                  /* it is consistent */
+};
+
+/* How many there are, as far as their directory is sound; the one of an index
+ * below that; and how many bytes one that is usable says have changed, for
+ * which it is read.  This returns 0 or -errno (reported).
+ */
+size_t image_bitmaps (const struct image *image);
+struct image_bitmap image_bitmap (const struct image *image, size_t index);
+int image_bitmap_changed (const struct image *image, size_t index,
+                          uint64_t *bytes);
 
 /* The store of the external data file, which belongs to the image; NULL: the
  * image has none.
@@ -69,8 +89,9 @@ bool image_is_writable (const struct image *image);
  */
 bool image_has_failed (const struct image *image);
 
-/* Has nothing been written since settling last began? */
+/* Has nothing been written since settling last began?  Or at all? */
 bool image_is_unchanged (const struct image *image);
+bool image_is_pristine (const struct image *image);
 
 /* Writes guest data.  What has been written is durable after image_flush.
  * Requests that overlap may be done in any order; those that do not overlap

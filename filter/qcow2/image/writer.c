@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "data/bitmap-tracker.h"
 #include "data/decoded-cache.h"
+#include "data/encoder.h"
 #include "data/writer.h"
 #include "disk/metadata-walk.h"
 #include "image/repair.h"
@@ -46,7 +46,8 @@ init_commit (struct writer *w)
 }
 
 int
-writer_open (struct layer *layer, const struct image_write_env *env)
+writer_open (struct layer *layer, const struct image_write_env *env,
+             const struct write_options *options)
 {
   struct writer *w =
     aligned_alloc (64, (sizeof *w + 63) & ~(size_t) 63);
@@ -57,6 +58,7 @@ writer_open (struct layer *layer, const struct image_write_env *env)
   memset (w, 0, sizeof *w);
   w->layer = layer;
   w->env = env;
+  w->options = *options;
   w->start = writer_start;
   w->health.file = layer->file;
   w->health.header = &layer->header;
@@ -72,6 +74,11 @@ writer_open (struct layer *layer, const struct image_write_env *env)
   place_init (&w->place, layer, &w->update);
   init_commit (w);
   layer->writer = w;            /* closed with the layer, even if this fails */
+  if (r == 0 && options->compress) {
+    w->encoder = encoder_new (layer->header.compression_type,
+                              layer_cluster_size (layer));
+    r = w->encoder ? 0 : -ENOMEM;
+  }
   return r;
 }
 
@@ -82,6 +89,7 @@ writer_close (struct layer *layer)
 
   if (w == NULL)
     return;
+  encoder_free (w->encoder);
   tracker_stop (w->tracker);
   commit_destroy (&w->commit);
   place_destroy (&w->place);
@@ -157,7 +165,7 @@ static int
 writer_start (struct writer *w)
 {
   LOCK_FOR_SCOPE (&w->start_lock);
-  if (!w->started || MUTANT (start_twice)) {
+  if (!w->started) {
     const int r = prepare (w);
 
     if (r == -ENOSPC && health_ok (&w->health)) { /* there may be space
@@ -183,8 +191,7 @@ layer_flush (struct layer *layer)
   struct writer *w = layer->writer;
 
   /* Nothing was written: nothing of ours can be lost. */
-  if (w == NULL || !w->started || w->start_error == -EROFS
-      || (MUTANT (flush_tables_only) && !commit_is_dirty (&w->commit)))
+  if (w == NULL || !w->started || w->start_error == -EROFS)
     return 0;
   return commit_run (&w->commit);
 }

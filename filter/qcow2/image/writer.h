@@ -14,10 +14,11 @@
 #include "data/writer.h"
 #include "image/env.h"
 
-/* Makes the writer of a layer that may be written to, layer->writer.  Returns
- * 0 or -errno.
+/* Makes the writer of a layer that may be written to, layer->writer.  env
+ * stays the caller's.  Returns 0 or -errno.
  */
-int writer_open (struct layer *layer, const struct image_write_env *env);
+int writer_open (struct layer *layer, const struct image_write_env *env,
+                 const struct write_options *options);
 void writer_close (struct layer *layer);
 
 /* See image_flush. */

@@ -28,6 +28,7 @@
 #include "commit/commit.h"
 #include "map/l1-table.h"
 #include "map/layer.h"
+#include "space/byte-allocator.h"
 #include "space/deferred-free.h"
 
 struct mapping_update {
@@ -62,6 +63,7 @@ struct publication {
   uint64_t cluster;             /* guest offset of the first */
   uint64_t clusters;
   uint64_t host;                /* of the first; the others follow */
+  const struct packed *packed;  /* or where each lies, compressed; NULL: not */
   uint64_t start, end;          /* what was written, guest offsets */
   bool whole;                   /* each cluster was, whatever start and end */
   bool is_new;                  /* host is; what was there is let go of */

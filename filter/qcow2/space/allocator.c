@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "space/allocator.h"
 
 /* Finds the first free cluster at or after the hint. */
@@ -46,10 +45,9 @@ find_free (struct refcounts *rc, uint64_t *cluster)
   return -ENOSPC;
 }
 
-/* Takes a run, under the space lock. */
-static int
-take (struct refcounts *rc, uint64_t want, uint64_t *offset, uint64_t *got,
-      bool *zero)
+int
+allocator_take (struct refcounts *rc, uint64_t want, uint64_t *offset,
+                uint64_t *got, bool *zero)
 {
   const uint64_t mask = (UINT64_C (1) << refcounts_block_bits (rc)) - 1;
   const uint64_t limit = file_end_limit (&rc->end);
@@ -76,8 +74,7 @@ take (struct refcounts *rc, uint64_t want, uint64_t *offset, uint64_t *got,
   for (uint64_t i = 0; i < n; i++)
     refblock_set (rc, b, (first + i) & mask, 1);
 
-  *zero = (first >= rc->end.zero_from && rc->end.can_grow)
-    || MUTANT (all_virgin);
+  *zero = first >= rc->end.zero_from && rc->end.can_grow;
   rc->free_hint = first + n;
   file_end_extend (&rc->end, first + n);
   *offset = first << rc->end.cluster_bits;
@@ -90,7 +87,7 @@ allocator_alloc (struct refcounts *rc, uint64_t want, uint64_t *offset,
                  uint64_t *got, bool *zero)
 {
   LOCK_FOR_SCOPE (&rc->lock);
-  return take (rc, want, offset, got, zero);
+  return allocator_take (rc, want, offset, got, zero);
 }
 
 /* A table's cluster is written at once, so that its space is there when a
@@ -111,7 +108,7 @@ allocator_alloc_table (struct refcounts *rc, const void *content,
     return -ENOMEM;
   {
     LOCK_FOR_SCOPE (&rc->lock);
-    if ((r = take (rc, 1, offset, &got, &zero)) < 0)
+    if ((r = allocator_take (rc, 1, offset, &got, &zero)) < 0)
       return r;
     r = metadata_map_add (rc->metadata, *offset >> rc->end.cluster_bits);
     if (r < 0) {
@@ -120,7 +117,7 @@ allocator_alloc_table (struct refcounts *rc, const void *content,
     }
   }
   r = store_pwrite (rc->file, content ? content : zeros, size, *offset);
-  if (r < 0 && !MUTANT (keep_failed_table))
+  if (r < 0)
     allocator_give_back_table (rc, *offset);
   return r;
 }
@@ -182,11 +179,9 @@ allocator_trim_tail (struct refcounts *rc)
   int r;
 
   LOCK_FOR_SCOPE (&rc->lock);
-  if (!rc->end.can_grow || !health_ok (rc->health) || MUTANT (no_trim_tail))
+  if (!rc->end.can_grow || !health_ok (rc->health))
     return 0;
-  for (end = rc->end.used_end;
-       end > (MUTANT (trim_below_start) ? 1 : rc->end.initial_clusters);
-       end--) {
+  for (end = rc->end.used_end; end > rc->end.initial_clusters; end--) {
     if ((r = refcounts_get (rc, end - 1, &count)) < 0)
       return r;
     if (count)

@@ -1,8 +1,8 @@
 /* qcow2ext: takes host clusters, and gives them back.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * All functions take the space lock (refcounts.h) themselves.  Offsets are in
- * bytes of the image file.
+ * All functions but allocator_take take the space lock (refcounts.h)
+ * themselves.  Offsets are in bytes of the image file.
  */
 
 #ifndef QCOW2_ALLOCATOR_H
@@ -19,6 +19,10 @@
  */
 int allocator_alloc (struct refcounts *rc, uint64_t want, uint64_t *offset,
                      uint64_t *got, bool *zero);
+
+/* The same, with the space lock held. */
+int allocator_take (struct refcounts *rc, uint64_t want, uint64_t *offset,
+                    uint64_t *got, bool *zero);
 
 /* Allocates one cluster for metadata and writes content (NULL: zeros) to it,
  * with no lock held.  The cluster is in the metadata map from then on.

@@ -60,11 +60,4 @@ void metadata_map_remove (struct metadata_map *m, uint64_t cluster);
 bool metadata_map_is_snapshot_table (const struct metadata_map *m,
                                      uint64_t cluster);
 
-/* Fills the map with all that the image has, before the first change.  0 or
- * -errno; two structures that overlap end writing.
- */
-int metadata_map_build (struct metadata_map *m,
-                        const struct metadata_source *source,
-                        struct health *health);
-
 #endif /* QCOW2_METADATA_MAP_H */

@@ -10,7 +10,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "space/refcounts.h"
 
 /* Bytes of clean refcount blocks that stay in memory. */
@@ -204,6 +203,17 @@ set_count (struct refcounts *rc, uint64_t cluster, uint64_t count)
   return 0;
 }
 
+void
+refcounts_close_cursor (struct refcounts *rc, uint64_t offset,
+                        uint64_t length)
+{
+  const unsigned bits = rc->end.cluster_bits;
+
+  if (rc->cursor && rc->cursor >> bits >= offset >> bits
+      && rc->cursor >> bits <= (offset + length - 1) >> bits)
+    rc->cursor = 0;
+}
+
 int
 refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
 {
@@ -223,6 +233,7 @@ refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
       return health_mark_corrupt (rc->health,
                                   "a cluster in use has a refcount of 0");
   }
+  refcounts_close_cursor (rc, offset, length);
   for (uint64_t c = first; c <= last; c++) {
     if ((r = refcounts_get (rc, c, &count)) < 0
         || (r = set_count (rc, c, count - 1)) < 0)
@@ -270,10 +281,8 @@ collect_block (const struct refcounts *rc, const struct refblock *rb,
   for (; (n = next_set_run (rb->dirty, sectors, &s)) > 0; s += n) {
     void *data;
     const int r =
-      batch_add (batch, MUTANT (counts_with_pointers) ? BATCH_POINTERS
-                                                      : BATCH_NEW,
-                 rb->host + s * QCOW2_SECTOR_SIZE, n * QCOW2_SECTOR_SIZE,
-                 &data);
+      batch_add (batch, BATCH_NEW, rb->host + s * QCOW2_SECTOR_SIZE,
+                 n * QCOW2_SECTOR_SIZE, &data);
 
     if (r < 0)
       return r;
@@ -406,4 +415,5 @@ refcounts_close (struct refcounts *rc)
   rc->table = NULL;
   rc->blocks_cached = 0;
   rc->dirty = NULL;
+  rc->cursor = 0;
 }

@@ -57,6 +57,7 @@ struct refcounts {
   uint64_t use_number;
   struct refblock *dirty, *in_commit;
   uint64_t free_hint;           /* no free cluster is below (number) */
+  uint64_t cursor;              /* see byte-allocator.h; 0: none */
 };
 
 void refcounts_init (struct refcounts *rc, struct health *health,
@@ -73,10 +74,18 @@ void refcounts_close (struct refcounts *rc);
 /* The count of a host cluster.  May read a block; 0 or -errno. */
 int refcounts_get (struct refcounts *rc, uint64_t cluster, uint64_t *count);
 
-/* Takes one reference from each cluster of a host range (bytes).  0 or -errno,
+/* Takes one reference from each cluster of a host range (bytes).  Closes the
+ * cursor there.  0 or -errno,
  * and then none was taken, or writing has ended.
  */
 int refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length);
+
+/* Nothing more is put into a cluster of a host range (bytes) that holds
+ * compressed data.  To be called before a count there is lowered, or looked at
+ * to see whether the cluster may be given back.
+ */
+void refcounts_close_cursor (struct refcounts *rc, uint64_t offset,
+                             uint64_t length);
 
 /* Sets the counts of all clusters of the file to the given ones.  -ENOTSUP if
  * that takes more than changing counts.

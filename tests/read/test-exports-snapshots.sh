@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# With qcow2ext-list-snapshots=true each internal snapshot is an export beside the
-# live disk; nbdinfo --list shows its name, date and VM clock.
+# With qcow2ext-exports=all each internal snapshot is an export beside the disk;
+# nbdinfo --list shows its name, date and VM clock.
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/reading.sh
@@ -24,21 +24,21 @@ img.data (4, 9)
 img.write ("x.qcow2")
 END
 
-serve s -r --filter="$qcow2ext" file x.qcow2 qcow2ext-list-snapshots=true
+serve s -r --filter="$qcow2ext" file x.qcow2 qcow2ext-exports=all
 nbdinfo --list --json "$(uri s)" | tee list.json
 "$PYTHON" - <<'END'
 import json
 e = {x["export-name"]: x for x in json.load (open ("list.json"))["exports"]}
 assert len (e) == 3, e.keys ()
 assert e[""]["export-size"] == 1 << 20
-assert e["1"]["export-size"] == 1 << 20
-assert e["2"]["export-size"] == 2 << 20
-d = e["1"].get ("description", "")
+assert e["snapshot:1"]["export-size"] == 1 << 20
+assert e["snapshot:2"]["export-size"] == 2 << 20
+d = e["snapshot:1"].get ("description", "")
 assert "before" in d, d
 assert "2021-03-04" in d, d
 assert "1:02:03" in d, d
 # What could forge a line or steer a terminal is masked.
-assert '"after the upgrade??[2J"' in e["2"].get ("description", "")
+assert '"after the upgrade??[2J"' in e["snapshot:2"].get ("description", "")
 END
 
 name ()
@@ -49,17 +49,20 @@ read_at ()
 {
     "$PYTHON" "$lib/check-reads.py" "$(name "$1")" "$2"
 }
-read_at 1 0:1M=7
-read_at 2 192K:64K=8
-read_at 2 1M:1M=zero
+read_at snapshot:1 0:1M=7
+read_at snapshot:before 0:1M=7
+read_at snapshot:2 192K:64K=8
+read_at snapshot:2 1M:1M=zero
 read_at "" 192K:64K=8
 read_at "" 256K:64K=9
-expect_fail '.' nbdinfo --size "$(name none)"
+for none in none 1 snapshot:3 snapshot: bitmap:1 Snapshot:1; do
+    expect_fail '.' nbdinfo --size "$(name $none)"
+done
 
 # All of them at the same time.
 nbdsh -c '
 hs = []
-for name in ("1", "2", "") * 3:
+for name in ("snapshot:1", "snapshot:2", "") * 3:
     h = nbd.NBD ()
     h.set_export_name (name)
     h.connect_unix ("s.sock")

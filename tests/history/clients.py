@@ -1,0 +1,764 @@
+#!/usr/bin/python3
+"""What clients see of a server that dies and comes back: does an order explain it?
+
+    clients.py FILTER [--seconds 120] [--seed N] [--keep DIR]
+    clients.py --check FILE             judge a history again
+    clients.py FILTER --lies            plant lies, each of which must be noticed
+
+Several clients read, write, zero, trim and flush a few sectors of one image.
+The server is killed, or told to end; clients vanish or leave and connect again;
+a server that holds the data file is killed, where it forgets what was not
+flushed.  Each request is written down when it is sent and when it is answered.
+
+The checker goes through that history sector by sector and keeps all that may be
+true: what the sector holds, which answered and which unanswered requests have
+been done, and which values a disk may have after a crash.  It says so if nothing
+is left.  That is, for each sector
+
+  - requests take effect once, between being sent and being answered, and what
+    is read is what was there at some moment in between (linearizability);
+  - what was refused or never answered may be done at any time, or never;
+  - a crash brings back the last value that was flushed, or a later one; a flush
+    counts for what was answered before it was sent;
+  - after the last client has left nothing that was answered is lost.
+
+A sector is 512 bytes; one that holds bytes of two writes, or another sector's,
+explains itself by nothing.
+"""
+
+import argparse
+import json
+import os
+import random
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+import nbd
+
+SECTOR = 512
+INITIAL = 1                     # who wrote what is there at the start
+ALIEN = -1                      # nobody's
+
+
+def stamp(who, sector):
+    return struct.pack("<QQ", who, sector) * (SECTOR // 16)
+
+
+def whose(blob, sector):
+    if not any(blob):
+        return 0
+    who, at = struct.unpack_from("<QQ", blob)
+    return who if at == sector and blob == stamp(who, sector) else ALIEN
+
+
+class Wrong(Exception):
+    pass
+
+
+# --- the checker ---
+
+class Config:
+    """One way in which it may have come about."""
+    __slots__ = ("value", "disk", "marks", "done")
+
+    def __init__(self, value, disk, marks=(), done=frozenset()):
+        self.value = value
+        self.disk = disk        # what may be there after a crash
+        self.marks = marks      # (flush, what may be there once it succeeds)
+        self.done = done        # requests without an answer that are done
+
+    def key(self):
+        return (self.value, self.disk, self.marks, self.done)
+
+    def becomes(self, value):
+        return (value, self.disk | {value},
+                tuple((f, s | {value}) for f, s in self.marks))
+
+
+class SectorChecker:
+    def __init__(self, sector, value):
+        self.sector = sector
+        self.configs = [Config(value, frozenset([value]))]
+        self.pending = {}       # id: (kind, value)
+        self.loose = frozenset()        # values that may turn up at any time
+        self.most = 0
+
+    def keep(self, configs, event):
+        unique = {c.key(): c for c in configs}
+        if not unique:
+            raise Wrong("sector %d: nothing explains %s" % (self.sector, event))
+        self.configs = list(unique.values())
+        self.most = max(self.most, len(self.configs))
+
+    def look(self, c):
+        """Reads that can have looked by now have done so: that forbids
+        nothing."""
+        done = frozenset(p for p, (kind, value, _) in self.pending.items()
+                         if kind == "read" and value == c.value)
+        return c if done <= c.done else Config(c.value, c.disk, c.marks,
+                                               c.done | done)
+
+    def apply(self, c, op):
+        """Configs after a change is done."""
+        kind, value, fua = self.pending[op]
+        done = c.done | {op}
+        result = [Config(*c.becomes(value), done)]
+        if kind == "trim":
+            result.append(Config(c.value, c.disk, c.marks, done))
+        if fua:
+            for r in result:
+                r.marks = r.marks + ((op, frozenset([r.value])),)
+        return result
+
+    def sent(self, op, kind, value, fua):
+        self.pending[op] = (kind, value, fua)
+
+    def flush_sent(self, op):
+        for c in self.configs:
+            c.marks = c.marks + ((op, frozenset([c.value])),)
+
+    def flush_answered(self, op, ok):
+        for c in self.configs:
+            for f, s in c.marks:
+                if f == op and ok:
+                    c.disk = s
+            c.marks = tuple(m for m in c.marks if m[0] != op)
+
+    def answered(self, op, event):
+        """It is done by now, after what may have been done before it."""
+        todo, seen, result = [], set(), []
+
+        def add(c):
+            c = self.look(c)
+            if c.key() not in seen:
+                seen.add(c.key())
+                todo.append(c)
+        for c in self.configs:
+            add(c)
+        kind, value, _ = self.pending[op]
+        while todo:
+            c = todo.pop()
+            if op in c.done or (kind == "read" and value in self.loose):
+                result.append(Config(c.value, c.disk, c.marks, c.done - {op}))
+                if op not in c.done:
+                    # It is still there, or was there in the meantime.
+                    result.append(Config(*c.becomes(value), c.done - {op}))
+                else:
+                    continue
+            for p, (what, _, _) in self.pending.items():
+                if what != "read" and p not in c.done:
+                    for n in self.apply(c, p):
+                        add(n)
+        fua = self.pending.pop(op)[2]
+        self.keep(result, event)
+        if fua:
+            self.flush_answered(op, True)
+
+    def lost(self, op):
+        kind, value, _ = self.pending.pop(op)
+        if kind != "read":
+            self.loose |= {0 if kind == "trim" else value}
+        for c in self.configs:
+            c.done = c.done - {op}
+            c.marks = tuple(m for m in c.marks if m[0] != op)
+
+    def unanswered(self):
+        return frozenset(0 if k == "trim" else v
+                         for k, v, _ in self.pending.values() if k != "read")
+
+    def crash(self, clean):
+        """Everything in memory is gone (clean: after it was stored)."""
+        some = self.loose | self.unanswered()
+        for c in self.configs:
+            some |= {c.value} if clean else c.disk
+        self.loose, self.pending = frozenset(), {}
+        self.configs = [Config(v, some) for v in some]
+
+    def data_lost(self):
+        """The data server has forgotten what was not flushed; we have not."""
+        result = []
+        for c in map(self.look, self.configs):
+            for v in c.disk | self.loose | self.unanswered():
+                result.append(Config(v, c.disk | {v}, tuple(
+                    (f, s | {v}) for f, s in c.marks), c.done))
+        self.keep(result, "")
+
+
+def check(history):
+    """Raises Wrong.  Events, in the order in which they were seen:
+    ["disk", sectors, value at the start of each]
+    ["send", id, kind, sector, count, value, fua]; ["flush", id]
+    ["done", id, what was read or None]; ["lost", id] (refused, or no answer)
+    ["crash", is it clean?]; ["data-lost"]
+    """
+    sectors, ops, flushes, most = [], {}, set(), 0
+    answers = {e[1]: e[2] for e in history if e[0] == "done"}
+    for number, e in enumerate(history):
+        what = e[0]
+        if what == "disk":
+            sectors = [SectorChecker(i, v) for i, v in enumerate(e[1])]
+        elif what == "send":
+            ops[e[1]] = e
+        elif what == "flush":
+            flushes.add(e[1])
+            for s in sectors:
+                s.flush_sent(e[1])
+        elif what == "crash":
+            for s in sectors:
+                s.crash(e[1])
+            ops, flushes = {}, set()
+        elif what == "data-lost":
+            for s in sectors:
+                s.data_lost()
+        elif e[1] in flushes:
+            flushes.remove(e[1])
+            for s in sectors:
+                s.flush_answered(e[1], what == "done")
+        if what == "send":
+            _, op, kind, first, count, value, fua = e
+            if kind == "read" and op not in answers:
+                continue
+            for i, s in enumerate(range(first, first + count)):
+                sectors[s].sent(op, kind, answers[op][i] if kind == "read"
+                                else value, fua)
+        elif what in ("done", "lost") and e[1] in ops:
+            _, op, kind, first, count, value, fua = ops.pop(e[1])
+            if kind == "read" and what == "lost":
+                continue
+            for i, s in enumerate(range(first, first + count)):
+                if what == "lost":
+                    sectors[s].lost(op)
+                    continue
+                sectors[s].answered(op, "event %d, %s%s" % (
+                    number, ops_text(kind, op), " of %d" % e[2][i]
+                    if kind == "read" else ""))
+    for s in sectors:
+        most = max(most, s.most)
+    return most
+
+
+def ops_text(kind, op):
+    return "%s %d" % (kind, op)
+
+
+def explain(history, sector):
+    """The events of one sector."""
+    mine, lines = set(), []
+    for number, e in enumerate(history):
+        if e[0] == "send":
+            if not e[3] <= sector < e[3] + e[4]:
+                continue
+            mine.add(e[1])
+            lines.append("%6d %s %d sent, fua %d" % (number, e[2], e[1], e[6]))
+        elif e[0] in ("done", "lost"):
+            if e[1] in mine:
+                at = [x for x in history if x[0] == "send" and x[1] == e[1]]
+                lines.append("%6d %s %d%s" % (
+                    number, e[0], e[1], ": %d" % e[2][sector - at[0][3]]
+                    if len(e) > 2 and e[2] else ""))
+            elif number and len(e) > 1 and e[1] in explain.flushes:
+                lines.append("%6d flush %d %s" % (number, e[1], e[0]))
+        elif e[0] == "flush":
+            explain.flushes.add(e[1])
+            lines.append("%6d flush %d sent" % (number, e[1]))
+        elif e[0] != "disk":
+            lines.append("%6d %s" % (number, e))
+    return "\n".join(lines[-60:])
+
+
+explain.flushes = set()
+
+
+# --- the clients ---
+
+class Client:
+    def __init__(self, world):
+        self.world = world
+        self.h = None
+        self.flying = {}        # id: (kind, first, count, buffer)
+
+    def connect(self):
+        deadline = time.monotonic() + 60
+        while True:
+            self.h = nbd.NBD()
+            try:
+                self.h.connect_uri(self.world.uri)
+                return
+            except nbd.Error:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+
+    def send(self):
+        w, rng, h = self.world, self.world.rng, self.h
+        op = w.next
+        w.next += 1
+        kind = rng.choices(["write", "read", "zero", "trim", "flush"],
+                           [10, 8, 3, 2, w.flushing])[0]
+
+        def completed(error, op=op):
+            w.answers.append((self, op, getattr(error, "value", error)))
+            return 1
+        if kind == "flush":
+            w.history.append(["flush", op])
+            self.flying[op] = (kind, 0, 0, None)
+            h.aio_flush(completion=completed)
+            return
+        place = rng.choice(w.places)
+        first = place + rng.randrange(w.spread)
+        count = min(rng.choice([1, 1, 1, 2, 3, 8, 16]), w.sectors - first)
+        fua = kind != "read" and rng.random() < 0.07
+        value = op if kind == "write" else 0
+        w.history.append(["send", op, kind, first, count, value, fua])
+        flags = nbd.CMD_FLAG_FUA if fua else 0
+        at, n = first * SECTOR, count * SECTOR
+        buf = None
+        if kind == "read":
+            buf = nbd.Buffer(n)
+            h.aio_pread(buf, at, completion=completed)
+        elif kind == "write":
+            buf = nbd.Buffer.from_bytearray(bytearray(b"".join(
+                stamp(op, s) for s in range(first, first + count))))
+            h.aio_pwrite(buf, at, completion=completed, flags=flags)
+        elif kind == "zero":
+            if rng.random() < 0.4:
+                flags |= nbd.CMD_FLAG_NO_HOLE
+            h.aio_zero(n, at, completion=completed, flags=flags)
+        else:
+            h.aio_trim(n, at, completion=completed, flags=flags)
+        self.flying[op] = (kind, first, count, buf)
+
+    def answer(self, op, error):
+        if op not in self.flying:
+            return
+        kind, first, count, buf = self.flying.pop(op)
+        w = self.world
+        if error:
+            w.errors += 1
+            w.history.append(["lost", op])
+        elif kind == "read":
+            blob = bytes(buf.to_bytearray())
+            w.history.append(["done", op, [
+                whose(blob[i * SECTOR:(i + 1) * SECTOR], first + i)
+                for i in range(count)]])
+        else:
+            w.history.append(["done", op, None])
+
+    def vanish(self):
+        """Whatever is on its way has no answer."""
+        self.h = None
+        for op in list(self.flying):
+            self.answer(op, 5)
+
+
+class World:
+    def __init__(self, seed, a, directory):
+        self.seed, self.a, self.dir = seed, a, directory
+        self.rng = random.Random("history-%d" % seed)
+        self.history, self.answers = [], []
+        self.next = 2
+        self.errors = self.kills = 0
+        self.server = self.far = None
+        self.uri = "nbd+unix:///?socket=%s/s.sock" % directory
+        self.data_forgets = False
+
+    def run_tool(self, *args, ok=(0,)):
+        p = subprocess.run(args, cwd=self.dir, text=True,
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                           stderr=subprocess.STDOUT, timeout=120)
+        if p.returncode not in ok:
+            raise Wrong("%s: %d: %s" % (" ".join(args), p.returncode,
+                                        p.stdout))
+        return p.stdout
+
+    def create(self):
+        rng = self.rng
+        kinds = ["internal", "backing", "pair", "raw", "far", "far-raw"]
+        self.kind = self.a.kind or rng.choice(kinds)
+        cluster = rng.choice([4096, 4096, 16384, 65536])
+        self.sectors = 24 * cluster // SECTOR
+        options = ["cluster_size=%d" % cluster]
+        if cluster >= 16384 and rng.random() < 0.4:
+            options.append("extended_l2=on")
+        if self.kind in ("raw", "far-raw"):
+            options.append("data_file=x.data,data_file_raw=on")
+        elif self.kind in ("pair", "far"):
+            options.append("data_file=x.data")
+        backing = self.kind == "backing" or (
+            self.kind in ("pair", "far") and rng.random() < 0.5)
+        more = []
+        if backing:
+            with open(os.path.join(self.dir, "base.raw"), "wb") as f:
+                for s in range(self.sectors):
+                    f.write(stamp(INITIAL, s))
+            more = ["-b", "base.raw", "-F", "raw"]
+        self.run_tool("qemu-img", "create", "-q", "-f", "qcow2", "-o",
+                      ",".join(options), *more, "x.qcow2",
+                      str(self.sectors * SECTOR))
+        self.history.append(["disk", [INITIAL if backing else 0]
+                             * self.sectors])
+        # Where everybody meets: in one cluster, and over a boundary.
+        per = cluster // SECTOR
+        self.spread = 8
+        self.places = [rng.randrange(24) * per for i in range(3)]
+        self.places += [rng.randrange(1, 24) * per - 4,
+                        self.sectors - self.spread]
+        self.flushing = rng.choice([0.3, 1, 3])
+        if self.kind.startswith("far"):
+            with open(os.path.join(self.dir, "x.data"), "r+b") as f:
+                f.truncate(self.sectors * SECTOR)
+            self.start_far()
+
+    def spawn(self, name, *command):
+        sock = os.path.join(self.dir, name + ".sock")
+        if os.path.exists(sock):
+            os.unlink(sock)
+        log = open(os.path.join(self.dir, name + ".log"), "a")
+        p = subprocess.Popen(command, cwd=self.dir, stdout=log, stderr=log,
+                             stdin=subprocess.DEVNULL,
+                             env=dict(os.environ, TMPDIR=self.dir))
+        log.close()
+        deadline = time.monotonic() + 60
+        while not os.path.exists(sock):
+            if p.poll() is not None or time.monotonic() > deadline:
+                with open(os.path.join(self.dir, name + ".log")) as f:
+                    raise Wrong("%s does not start: %s" % (name,
+                                                           f.read()[-1000:]))
+            time.sleep(0.005)
+        return p
+
+    def start(self):
+        more = []
+        if self.kind.startswith("far"):
+            more = ["qcow2ext-data-file=nbd+unix:///?socket=%s/d.sock"
+                    % self.dir]
+        self.server = self.spawn(
+            "s", "nbdkit", "-f", "-U", os.path.join(self.dir, "s.sock"),
+            "--filter=" + self.a.filter, "file", "x.qcow2", *more)
+
+    def start_far(self):
+        # In a cache that nobody can read again when the server is dead.
+        command = ["nbdkit", "-f", "-U", os.path.join(self.dir, "d.sock")]
+        if self.rng.random() < 0.7:
+            self.data_forgets = True
+            self.far = self.spawn("d", *command, "--filter=cache", "file",
+                                  "x.data", "cache=%s" % self.a.far_cache)
+        else:
+            self.data_forgets = False
+            self.far = self.spawn("d", *command, "file", "x.data")
+
+    # Requests, until so many have been answered.
+
+    def poll(self, clients, timeout=60):
+        poll, fds = select.poll(), {}
+        for c in clients:
+            if c.h is None:
+                continue
+            direction = c.h.aio_get_direction()
+            mask = 0
+            if direction & nbd.AIO_DIRECTION_READ:
+                mask |= select.POLLIN
+            if direction & nbd.AIO_DIRECTION_WRITE:
+                mask |= select.POLLOUT
+            if mask:
+                fd = c.h.aio_get_fd()
+                fds[fd] = c
+                poll.register(fd, mask)
+        got = poll.poll(timeout * 1000)
+        if not got and timeout >= 60:
+            raise Wrong("no answer for a minute to %s"
+                        % [list(c.flying) for c in clients])
+        for fd, events in got:
+            c = fds[fd]
+            try:
+                direction = c.h.aio_get_direction()
+                if direction & nbd.AIO_DIRECTION_READ and events & (
+                        select.POLLIN | select.POLLHUP | select.POLLERR):
+                    c.h.aio_notify_read()
+                elif events & select.POLLOUT:
+                    c.h.aio_notify_write()
+            except nbd.Error:
+                c.vanish()
+        answers, self.answers = self.answers, []
+        for c, op, error in answers:
+            c.answer(op, error)
+        for c in clients:
+            if c.h is not None and (c.h.aio_is_dead() or c.h.aio_is_closed()):
+                c.vanish()
+
+    def work(self, clients, count, drain):
+        """Send so many requests; drain: and wait for all answers."""
+        sent = 0
+        errors = self.errors
+        while True:
+            for c in clients:
+                while sent < count and c.h is not None \
+                        and len(c.flying) < self.depth:
+                    try:
+                        c.send()
+                    except nbd.Error:
+                        c.vanish()
+                    sent += 1
+            if all(c.h is None for c in clients):
+                return
+            if sent >= count and not (drain and any(c.flying
+                                                    for c in clients)):
+                return
+            # After a refusal everybody leaves.
+            if self.errors > errors + 10:
+                count = 0
+            self.poll(clients)
+
+    def life(self):
+        """From connecting until everybody has gone or the server has."""
+        rng = self.rng
+        clients = [Client(self) for i in range(rng.randint(1, 5))]
+        self.depth = rng.choice([1, 2, 4])
+        for c in clients:
+            c.connect()
+        poisoned = False
+        for part in range(rng.choice([1, 1, 2, 3])):
+            self.work(clients, rng.choice([20, 60, 200]), rng.random() < 0.5)
+            how = rng.random()
+            if how < 0.25:
+                c = rng.choice(clients)
+                c.vanish()
+                c.connect()
+            elif how < 0.6 and self.far:
+                # What is on its way meets a server that is not there.
+                self.far.kill()
+                self.far.wait()
+                self.kills += 1
+                self.poll(clients, 0)
+                if self.data_forgets:
+                    self.history.append(["data-lost"])
+                time.sleep(rng.choice([0, 0.05, 0.3]))
+                self.start_far()
+                poisoned = True
+        end = rng.choice(["kill", "kill", "term", "leave", "vanish"])
+        self.work(clients, rng.choice([5, 30]), end == "leave")
+        if end in ("kill", "term"):
+            self.server.send_signal(
+                signal.SIGKILL if end == "kill" else signal.SIGTERM)
+            self.kills += end == "kill"
+            # Answers that are on their way count.  A server that is told to
+            # end answers what it has and waits until clients go.
+            while any(c.flying for c in clients if c.h is not None):
+                self.poll(clients)
+            for c in clients:
+                c.vanish()
+            code = self.server.wait(60)
+            if end == "term" and code != 0:
+                raise Wrong("the server ends with %d" % code)
+            self.history.append(["crash", end == "term" and not poisoned])
+            self.start()
+        else:
+            for c in clients:
+                if end == "leave" and c.h is not None:
+                    try:
+                        c.h.shutdown()
+                    except nbd.Error:
+                        pass
+                c.vanish()
+            # Who vanished may still have something on its way, but nothing
+            # is sent after it.
+            if end == "leave":
+                self.history.append(["crash", not poisoned])
+            elif poisoned:
+                # The image is opened anew only if the last one has left.
+                time.sleep(0.3)
+                self.history.append(["crash", False])
+
+    def run(self):
+        try:
+            self.create()
+            self.start()
+            for i in range(self.rng.randint(2, 6)):
+                self.life()
+            self.end()
+        finally:
+            for p in (self.server, self.far):
+                if p:
+                    p.kill()
+                    p.wait()
+
+    def end(self):
+        """QEMU reads what is left."""
+        self.server.terminate()
+        if self.server.wait(60) != 0:
+            raise Wrong("the server ends with %d" % self.server.returncode)
+        if self.far:
+            self.far.terminate()
+            self.far.wait(60)
+            self.far = None
+        out = self.run_tool("qemu-img", "check", "x.qcow2", ok=(0, 3))
+        if "Leaked" in out and not self.kills:
+            raise Wrong("qemu-img check: " + out)
+        self.run_tool("qemu-img", "convert", "-O", "raw", "x.qcow2", "x.raw")
+        with open(os.path.join(self.dir, "x.raw"), "rb") as f:
+            blob = f.read()
+        op = self.next
+        self.history.append(["send", op, "read", 0, self.sectors, 0, False])
+        self.history.append(["done", op, [
+            whose(blob[s * SECTOR:(s + 1) * SECTOR], s)
+            for s in range(self.sectors)]])
+
+
+# --- lies ---
+
+def lies(history, rng):
+    """(what the lie is, a history that has it): each must be noticed."""
+    send = {e[1]: (i, e) for i, e in enumerate(history) if e[0] == "send"}
+    done = {e[1]: i for i, e in enumerate(history) if e[0] == "done"}
+    breaks = [i for i, e in enumerate(history)
+              if e[0] in ("disk", "crash", "data-lost")]
+    flushes = [(i, done[e[1]]) for i, e in enumerate(history)
+               if e[0] == "flush" and e[1] in done]
+    reads = [op for op, (_, e) in send.items()
+             if e[2] == "read" and op in done]
+    rng.shuffle(reads)
+
+    def changed(op, at, value):
+        i = done[op]
+        what = list(history[i][2])
+        what[at] = value
+        return history[:i] + [["done", op, what]] + history[i + 1:]
+
+    def writes(sector, begin, end):
+        """Sent and answered in between, one after the other."""
+        found = []
+        for op, (i, e) in send.items():
+            if e[2] == "write" and e[3] <= sector < e[3] + e[4] \
+               and begin < i and op in done and done[op] < end \
+               and (not found or done[found[-1]] < i):
+                found.append(op)
+        return found
+
+    for op in reads[:3]:
+        sent, e = send[op]
+        at = rng.randrange(e[4])
+        sector, value = e[3] + at, history[done[op]][2][at]
+        yield "another sector's bytes", changed(op, at, ALIEN)
+        later = writes(sector, done[op], len(history))
+        if later:
+            yield "a value before it is written", changed(op, at, later[-1])
+    for op in reads:
+        sent, e = send[op]
+        begin = max(b for b in breaks if b < sent)
+        before = [(at, writes(e[3] + at, begin, sent)) for at in range(e[4])]
+        before = [(at, w) for at, w in before if len(w) > 1]
+        if before:
+            at, w = rng.choice(before)
+            yield "a value that was overwritten", changed(op, at, w[-2])
+            break
+    # After a crash, what was there before a flush.
+    for op in reads:
+        sent, e = send[op]
+        end = max(b for b in breaks if b < sent)
+        if history[end][0] != "crash":
+            continue
+        begin = max(b for b in breaks if b < end)
+        for at in range(e[4]):
+            w = writes(e[3] + at, begin, end)
+            w = [x for x in w if any(done[x] < i and d < end
+                                     for i, d in flushes)]
+            if len(w) > 1 and history[done[op]][2][at] != w[-2]:
+                yield "before a flush, after a crash", changed(op, at, w[-2])
+                return
+
+
+def try_lies(history, rng, tally):
+    for what, lying in lies(history, rng):
+        told, noticed = tally.get(what, (0, 0))
+        try:
+            check(lying)
+        except Wrong:
+            noticed += 1
+        tally[what] = (told + 1, noticed)
+
+
+def main():
+    p = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("filter", nargs="?", help="nbdkit-qcow2ext-filter.so")
+    p.add_argument("--check", metavar="FILE")
+    p.add_argument("--seconds", type=int, default=120)
+    p.add_argument("--seed", type=int)
+    p.add_argument("--rounds", type=int)
+    p.add_argument("--dir", help="where to work")
+    p.add_argument("--kind", help="of image: internal, backing, pair, raw, "
+                   "far, far-raw")
+    p.add_argument("--far-cache", default="writeback", help="'unsafe': the "
+                   "data server lies about flushes, which must be noticed")
+    p.add_argument("--lies", action="store_true")
+    a = p.parse_args()
+    if a.check:
+        with open(a.check) as f:
+            history = [json.loads(line) for line in f]
+        try:
+            print("fine; at most %d ways for a sector" % check(history))
+        except Wrong as e:
+            print(e)
+            print(explain(history, int(str(e).split()[1].rstrip(":"))))
+            sys.exit(1)
+        return
+    a.filter = os.path.abspath(a.filter)
+    if a.seed is None:
+        a.seed = random.SystemRandom().randrange(10 ** 9)
+    print("clients.py: seeds from %d" % a.seed, flush=True)
+    begin, rounds, failed = time.monotonic(), 0, 0
+    events = kills = errors = most = 0
+    kinds, tally = {}, {}
+    while (rounds < a.rounds if a.rounds
+           else time.monotonic() - begin < a.seconds):
+        directory = tempfile.mkdtemp(prefix="q2h-", dir=a.dir)
+        w = World(a.seed + rounds, a, directory)
+        rounds += 1
+        wrong = None
+        try:
+            w.run()
+            most = max(most, check(w.history))
+        except (Wrong, OSError, nbd.Error,
+                subprocess.SubprocessError) as e:
+            wrong = "%s: %s" % (type(e).__name__, e)
+        events += len(w.history)
+        kills += w.kills
+        errors += w.errors
+        kinds[w.kind] = kinds.get(w.kind, 0) + 1
+        if wrong:
+            failed += 1
+            with open(os.path.join(directory, "history"), "w") as f:
+                for e in w.history:
+                    f.write(json.dumps(e) + "\n")
+            print("FAIL: seed %d (%s): %s\nkept: %s"
+                  % (w.seed, w.kind, wrong, directory), flush=True)
+            if failed == 5:
+                break
+        else:
+            shutil.rmtree(directory)
+            if a.lies:
+                try_lies(w.history, w.rng, tally)
+    print("clients.py: %d rounds (%s), %d events, %d servers killed, %d "
+          "requests refused or without an answer, at most %d ways for a "
+          "sector, %d failed, %d seconds"
+          % (rounds, ", ".join("%d %s" % (n, k)
+                               for k, n in sorted(kinds.items())),
+             events, kills, errors, most, failed, time.monotonic() - begin))
+    for what, (told, noticed) in sorted(tally.items()):
+        print("clients.py: lies: %s: %d of %d noticed" % (what, noticed, told))
+        failed += noticed != told
+    if a.lies and len(tally) < 4:
+        print("clients.py: not every lie was told")
+        failed += 1
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

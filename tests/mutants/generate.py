@@ -1,0 +1,489 @@
+#!/usr/bin/python3
+"""Change the engine in one place at a time: do the unit tests notice?
+
+    generate.py run DIR [--count 600] [--seed 1] [--jobs N] [--file PART]...
+    generate.py report DIR
+    generate.py list [--file PART]...
+
+From each file under filter/qcow2, in proportion to the places that it has,
+places are drawn at random, and changed:
+
+    condition   if (x) becomes if (! (x)); likewise while, for, ?:
+    logic       && becomes || and the other way round
+    boundary    < becomes <=, > becomes >=, == becomes !=, ...
+    arithmetic  + becomes -, << becomes >>, & becomes |, ...
+    constant    0 becomes 1, any other number one more
+    call        a call whose result nobody asks for is left out
+
+Each mutant is compiled in a copy of the tree.  If that gives the same machine
+code it is equivalent; if not, the unit tests are run, cheapest first, until one
+fails, or takes far longer than without the change.  DIR has a copy for each job,
+and results, one a line, to which a run that is started again adds.
+
+What survives is to be read.  A survivor that makes no difference anybody could
+see goes into equivalent.txt, beside this file, with the reason.
+
+Needed: gcc, python3-clang (libclang), and what it takes to build.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+top = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+here = os.path.dirname(os.path.abspath(__file__))
+
+# In the order of what they cost, with what they are started with.
+TESTS = [
+    ("unit/test-unit-l2-entry", []),
+    ("unit/test-unit-guard", []),
+    ("unit/test-unit-crash", ["short", "9973"]),
+    ("unit/test-unit-stress", []),
+    ("fuzz/replay-header", []),
+    ("fuzz/replay-snapshots", []),
+    ("fuzz/replay-bitmaps", []),
+    ("fuzz/replay-decode", []),
+    ("unit/test-unit-hostile", []),
+    ("unit/test-unit-crash", []),
+    ("unit/test-unit-faults", []),
+    ("unit/test-unit-races", []),
+]
+
+# What only says something to people, or to the compiler.
+SILENT = re.compile(r"(report|debug|warn|explain|complain|__builtin_expect|"
+                    r"static_assert|memory_order)")
+
+
+# --- places ---
+
+def find_files(parts):
+    found = []
+    for where, _, names in os.walk(os.path.join(top, "filter", "qcow2")):
+        for name in names:
+            path = os.path.relpath(os.path.join(where, name), top)
+            if name.endswith(".c") and (not parts or any(p in path
+                                                         for p in parts)):
+                found.append(path)
+    return sorted(found)
+
+
+def find_places(path, config_dir):
+    """Mutants of a file: dicts with kind, offset, length, replacement."""
+    import clang.cindex as c
+    args = ["-std=gnu11", "-I" + config_dir, "-I" + os.path.join(
+        top, "filter", "qcow2"), "-I" + os.path.join(top, "filter")]
+    try:
+        resource = subprocess.run(
+            ["clang", "-print-resource-dir"], stdout=subprocess.PIPE,
+            text=True, check=True).stdout.strip()
+        args += ["-isystem", os.path.join(resource, "include")]
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    full = os.path.join(top, path)
+    with open(full, "rb") as f:
+        text = f.read()
+    unit = c.Index.create().parse(full, args)
+    errors = [d for d in unit.diagnostics if d.severity >= 3]
+    if errors:
+        sys.exit("generate.py: %s: %s" % (path, errors[0]))
+    K = c.CursorKind
+    places = []
+
+    def span(cursor):
+        a, b = cursor.extent.start, cursor.extent.end
+        if a.file is None or b.file is None or a.file.name != full \
+           or b.file.name != full:
+            return None
+        return a.offset, b.offset
+
+    def line_of(offset):
+        return text.count(b"\n", 0, offset) + 1
+
+    def add(kind, begin, end, new):
+        old = text[begin:end].decode()
+        where = text[text.rfind(b"\n", 0, begin) + 1:begin].decode()
+        # Directives, and arguments of macros that are only for tests.
+        if where.lstrip().startswith("#"):
+            return
+        if re.search(r"\b(MUTANT|PAUSE_POINT|static_assert)\s*\(", where):
+            return
+        places.append({"file": path, "line": line_of(begin), "kind": kind,
+                       "begin": begin, "end": end, "old": old, "new": new})
+
+    SWAP = {"&&": ("logic", "||"), "||": ("logic", "&&"),
+            "<": ("boundary", "<="), "<=": ("boundary", "<"),
+            ">": ("boundary", ">="), ">=": ("boundary", ">"),
+            "==": ("boundary", "!="), "!=": ("boundary", "=="),
+            "+": ("arithmetic", "-"), "-": ("arithmetic", "+"),
+            "*": ("arithmetic", "/"), "/": ("arithmetic", "*"),
+            "%": ("arithmetic", "/"),
+            "<<": ("arithmetic", ">>"), ">>": ("arithmetic", "<<"),
+            "&": ("arithmetic", "|"), "|": ("arithmetic", "&"),
+            "+=": ("arithmetic", "-="), "-=": ("arithmetic", "+="),
+            "|=": ("arithmetic", "&="), "&=": ("arithmetic", "|=")}
+
+    def operator(cursor):
+        """The operator between the two operands, by its tokens."""
+        children = list(cursor.get_children())
+        if len(children) != 2:
+            return
+        left, right = span(children[0]), span(children[1])
+        if left is None or right is None or left[1] > right[0]:
+            return
+        between = text[left[1]:right[0]].decode()
+        m = re.fullmatch(r"[\s)]*(\S+?)[\s(]*", between)
+        if m and m.group(1) in SWAP:
+            kind, new = SWAP[m.group(1)]
+            at = left[1] + m.start(1)
+            add(kind, at, at + len(m.group(1)), new)
+
+    def condition(cursor):
+        where = span(cursor)
+        if where is None or where[0] >= where[1]:
+            return
+        old = text[where[0]:where[1]].decode()
+        # A comparison alone is under "boundary".
+        if cursor.kind == K.BINARY_OPERATOR and re.search("[=!]=", old) \
+           and "&&" not in old and "||" not in old:
+            return
+        add("condition", where[0], where[1], "!(%s)" % old)
+
+    def walk(cursor, parent):
+        if cursor.kind in (K.IF_STMT, K.WHILE_STMT):
+            condition(next(iter(cursor.get_children())))
+        elif cursor.kind == K.CONDITIONAL_OPERATOR:
+            condition(next(iter(cursor.get_children())))
+        elif cursor.kind in (K.BINARY_OPERATOR,
+                             K.COMPOUND_ASSIGNMENT_OPERATOR):
+            operator(cursor)
+        elif cursor.kind == K.INTEGER_LITERAL:
+            where = span(cursor)
+            if where:
+                old = text[where[0]:where[1]].decode()
+                if re.fullmatch(r"0|[1-9][0-9]*|0x[0-9a-fA-F]+", old):
+                    add("constant", *where, str(int(old, 0) + 1))
+        elif cursor.kind == K.CALL_EXPR and parent.kind in (
+                K.COMPOUND_STMT, K.IF_STMT, K.FOR_STMT, K.WHILE_STMT):
+            where = span(cursor)
+            if where:
+                old = text[where[0]:where[1]].decode()
+                if "(" in old and not SILENT.search(old.split("(")[0]) \
+                   and text[where[1]:where[1] + 1] == b";":
+                    add("call", *where, "(void) 0")
+        for child in cursor.get_children():
+            walk(child, cursor)
+
+    for cursor in unit.cursor.get_children():
+        if cursor.location.file and cursor.location.file.name == full \
+           and cursor.kind == K.FUNCTION_DECL and cursor.is_definition():
+            walk(cursor, unit.cursor)
+    # The condition of an if is a child of it, too.
+    unique = {}
+    for p in places:
+        p["id"] = "%s:%d:%s:%s" % (
+            p["file"], p["line"], p["kind"], hashlib.sha1(
+                ("%s/%s/%d" % (p["old"], p["new"], p["begin"]
+                               - text.rfind(b"\n", 0, p["begin"]))
+                 ).encode()).hexdigest()[:6])
+        unique[p["begin"], p["end"], p["new"]] = p
+    return list(unique.values())
+
+
+def draw(places, count, seed):
+    """So many, of each file in proportion."""
+    by_file = {}
+    for p in places:
+        by_file.setdefault(p["file"], []).append(p)
+    chosen = []
+    for path, mine in sorted(by_file.items()):
+        rng = random.Random("%d %s" % (seed, path))
+        mine.sort(key=lambda p: (p["begin"], p["end"], p["new"]))
+        rng.shuffle(mine)
+        n = max(1, round(count * len(mine) / len(places)))
+        chosen += mine[:n]
+    random.Random(seed).shuffle(chosen)
+    return chosen
+
+
+# --- trying ---
+
+class Job(threading.Thread):
+    def __init__(self, run, number):
+        super().__init__()
+        self.run_all, self.dir = run, os.path.join(run.dir, "job%d" % number)
+
+    def make(self, *args):
+        return subprocess.run(["make", "-s", *args], cwd=self.build,
+                              stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT).returncode == 0
+
+    def prepare(self):
+        self.src = os.path.join(self.dir, "src")
+        self.build = os.path.join(self.dir, "build")
+        shutil.rmtree(self.dir, ignore_errors=True)
+        os.makedirs(self.src)
+        os.makedirs(self.build)
+        subprocess.run([os.path.join(top, ".ci", "copy-source"), self.src],
+                       check=True, stdout=subprocess.DEVNULL)
+        if not os.path.exists(os.path.join(self.src, "configure")):
+            subprocess.run(["autoreconf", "-fi"], cwd=self.src, check=True,
+                           stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+        # Without line numbers in it, the same code is the same object.  What is
+        # not freed is a failure, too.
+        subprocess.run([os.path.join(self.src, "configure"), "-q",
+                        "CFLAGS=-O2 -w -fsanitize=leak"], cwd=self.build, check=True,
+                       stdout=subprocess.DEVNULL)
+        programs = sorted({t for t, _ in TESTS})
+        if not self.make() or not self.make("-C", "tests", *programs):
+            sys.exit("generate.py: cannot build in " + self.build)
+
+    def object(self, path):
+        """The object of a file in the library."""
+        name = "libqcow2_la-" + os.path.basename(path)[:-2] + ".o"
+        where = os.path.join(self.build, os.path.dirname(path))
+        for candidate in (os.path.join(where, ".libs", name),
+                          os.path.join(where, name)):
+            if os.path.exists(candidate):
+                return candidate
+        sys.exit("generate.py: no object of " + path)
+
+    def digest(self, path):
+        stripped = os.path.join(self.dir, "stripped.o")
+        subprocess.run(["objcopy", "--strip-all", "--remove-section=.comment",
+                        self.object(path), stripped], check=True)
+        with open(stripped, "rb") as f:
+            return hashlib.sha1(f.read()).hexdigest()
+
+    def test(self, program, args, limit):
+        """passed, failed or hangs; and how long it took"""
+        begin = time.monotonic()
+        p = subprocess.Popen([os.path.join(self.build, "tests", program),
+                              *args], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL,
+                             stdin=subprocess.DEVNULL,
+                             cwd=self.dir, start_new_session=True)
+        try:
+            code = p.wait(limit)
+            what = "passed" if code == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            what = "hangs"
+        try:
+            os.killpg(p.pid, 9)
+        except ProcessLookupError:
+            pass
+        p.wait()
+        return what, time.monotonic() - begin
+
+    def try_one(self, place):
+        path = os.path.join(self.src, place["file"])
+        with open(path, "rb") as f:
+            text = f.read()
+        before = self.digest(place["file"])
+        changed = text[:place["begin"]] + place["new"].encode() \
+            + text[place["end"]:]
+        with open(path, "wb") as f:
+            f.write(changed)
+        try:
+            if not self.make("-C", "filter", "libqcow2.la"):
+                return "does not compile", None
+            if self.digest(place["file"]) == before:
+                return "same code", None
+            for program, args in TESTS:
+                if not self.make("-C", "tests", program):
+                    return "does not compile", None
+                limit = self.run_all.limits["%s %s" % (program, args)]
+                what, _ = self.test(program, args, limit)
+                if what != "passed":
+                    return "killed", "%s %s%s" % (
+                        os.path.basename(program), " ".join(args),
+                        " (hangs)" if what == "hangs" else "")
+            return "survived", None
+        finally:
+            with open(path, "wb") as f:
+                f.write(text)
+            self.make("-C", "filter", "libqcow2.la")
+
+    def run(self):
+        try:
+            while True:
+                place = self.run_all.next()
+                if place is None:
+                    return
+                begin = time.monotonic()
+                result, by = self.try_one(place)
+                self.run_all.done(place, result, by,
+                                  time.monotonic() - begin)
+        except Exception as e:          # pylint: disable=broad-except
+            print("generate.py: job: %r" % e, flush=True)
+            os._exit(1)
+
+
+class Run:
+    def __init__(self, a, places):
+        self.dir = os.path.abspath(a.dir)
+        self.lock = threading.Lock()
+        self.results = os.path.join(self.dir, "results")
+        known = {r["id"] for r in read_results(self.results)}
+        self.todo = [p for p in places if p["id"] not in known]
+        self.total = len(places)
+        self.jobs = [Job(self, i) for i in range(a.jobs)]
+        self.limits = {}
+
+    def next(self):
+        with self.lock:
+            return self.todo.pop(0) if self.todo else None
+
+    def done(self, place, result, by, seconds):
+        with self.lock:
+            r = dict(place, result=result, by=by, seconds=round(seconds, 1))
+            with open(self.results, "a") as f:
+                f.write(json.dumps(r) + "\n")
+            print("%d left: %s: %s%s, %.0f seconds" % (
+                len(self.todo), place["id"], result,
+                " by " + by if by else "", seconds), flush=True)
+
+    def run(self):
+        for job in self.jobs:
+            job.prepare()
+        # What is not changed passes, and takes so long.
+        for program, args in TESTS:
+            what, seconds = self.jobs[0].test(program, args, 3600)
+            if what != "passed":
+                sys.exit("generate.py: %s %s fails without any change"
+                         % (program, args))
+            self.limits["%s %s" % (program, args)] = 30 + 5 * seconds
+            print("%s %s: %.1f seconds" % (program, " ".join(args), seconds),
+                  flush=True)
+        for job in self.jobs:
+            job.start()
+        for job in self.jobs:
+            job.join()
+
+
+def read_results(path):
+    if not os.path.exists(path):
+        return []
+    with open(path) as f:
+        return [json.loads(line) for line in f]
+
+
+# --- reporting ---
+
+def read_equivalent():
+    """id: reason"""
+    path = os.path.join(here, "equivalent.txt")
+    found = {}
+    if os.path.exists(path):
+        with open(path) as f:
+            for line in f:
+                if line.strip() and not line.startswith("#"):
+                    name, reason = line.split(None, 1)
+                    found[name] = reason.strip()
+    return found
+
+
+def wilson(k, n):
+    """95 % confidence interval of a share."""
+    if n == 0:
+        return 0, 1
+    z, p = 1.96, k / n
+    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n
+                                           + z * z / (4 * n * n))
+    return middle - half, middle + half
+
+
+def report(directory):
+    results = read_results(os.path.join(directory, "results"))
+    reasons = read_equivalent()
+    count, files, tests = {}, {}, {}
+    survivors = []
+    for r in results:
+        what = r["result"]
+        if what == "survived" and r["id"] in reasons:
+            what = "equivalent"
+        elif what == "survived":
+            survivors.append(r)
+        count[what] = count.get(what, 0) + 1
+        if what in ("killed", "survived"):
+            f = files.setdefault(r["file"], [0, 0])
+            f[what == "survived"] += 1
+        if what == "killed":
+            tests[r["by"]] = tests.get(r["by"], 0) + 1
+    killed, survived = count.get("killed", 0), count.get("survived", 0)
+    for r in sorted(survivors, key=lambda r: (r["file"], r["line"])):
+        print("survived: %s: %r -> %r" % (r["id"], r["old"], r["new"]))
+    print()
+    for path, (k, s) in sorted(files.items()):
+        print("%-45s %4d killed %4d survived" % (path, k, s))
+    print()
+    for name, n in sorted(tests.items(), key=lambda x: -x[1]):
+        print("%4d killed by %s" % (n, name))
+    print()
+    low, high = wilson(killed, killed + survived)
+    print("%d mutants: %s" % (len(results), ", ".join(
+        "%d %s" % (n, what) for what, n in sorted(count.items()))))
+    if killed + survived:
+        print("killed: %.1f %% of those that are not equivalent (%.1f to %.1f "
+              "with 95 %% confidence)" % (100 * killed / (killed + survived),
+                                          100 * low, 100 * high))
+
+
+def main():
+    p = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    sub = p.add_subparsers(dest="command", required=True)
+    for name in ("run", "report", "list"):
+        s = sub.add_parser(name)
+        if name != "list":
+            s.add_argument("dir")
+        if name != "report":
+            s.add_argument("--file", action="append", default=[])
+            s.add_argument("--config", help="a directory that has "
+                           "build-config.h (default: one is made)")
+        if name == "run":
+            s.add_argument("--count", type=int, default=600)
+            s.add_argument("--seed", type=int, default=1)
+            s.add_argument("--jobs", type=int, default=os.cpu_count())
+    a = p.parse_args()
+    if a.command == "report":
+        report(a.dir)
+        return
+    config = a.config
+    if not config:
+        # An empty one will do: nothing in it changes where places are.
+        config = os.path.join(os.environ.get("TMPDIR", "/tmp"),
+                              "generate-mutants-config")
+        os.makedirs(config, exist_ok=True)
+        open(os.path.join(config, "build-config.h"), "a").close()
+    places = []
+    for path in find_files(a.file):
+        places += find_places(path, config)
+    if a.command == "list":
+        kinds = {}
+        for m in places:
+            print("%s: %r -> %r" % (m["id"], m["old"], m["new"]))
+            kinds[m["kind"]] = kinds.get(m["kind"], 0) + 1
+        print("%d places: %s" % (len(places), ", ".join(
+            "%d %s" % (n, k) for k, n in sorted(kinds.items()))))
+        return
+    os.makedirs(a.dir, exist_ok=True)
+    chosen = draw(places, a.count, a.seed)
+    print("%d of %d places" % (len(chosen), len(places)), flush=True)
+    Run(a, chosen).run()
+    report(a.dir)
+
+
+if __name__ == "__main__":
+    main()

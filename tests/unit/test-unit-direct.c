@@ -1,0 +1,291 @@
+/* qcow2ext: direct I/O of any range.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A file in memory that takes only aligned requests by one way, and anything
+ * by the other.  Random requests must do what they do to plain memory, size
+ * included.  Then threads that write side by side, in the same blocks, must
+ * not undo what the others wrote: reading, here, takes long enough for that.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "store-direct.h"
+#include "store-file.h"
+
+#define ROOM (64 << 10)
+#define SEED 20251126
+
+#define CHECK(x)                                                        \
+  do {                                                                  \
+    if (!(x)) {                                                         \
+      fprintf (stderr, "%s:%d: not true: %s (seed %d)\n", __FILE__,     \
+               __LINE__, #x, SEED);                                     \
+      exit (EXIT_FAILURE);                                              \
+    }                                                                   \
+  } while (0)
+
+/* What both ways lead to. */
+static struct {
+  pthread_mutex_t lock;
+  uint8_t data[ROOM];
+  uint64_t size;
+  unsigned flushes, writes;
+  bool can_zero;                /* the file system can zero a range */
+} file = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+struct way {
+  struct store store;
+  uint32_t block, memory;       /* what requests must keep to */
+};
+
+static void
+check_request (const struct store *store, const void *buf, uint64_t count,
+               uint64_t offset)
+{
+  const struct way *w = (const struct way *) store;
+
+  CHECK (offset % w->block == 0 && count % w->block == 0);
+  CHECK ((uintptr_t) buf % w->memory == 0);
+  CHECK (offset + count <= ROOM);
+}
+
+static int
+way_pread (struct store *store, void *buf, size_t count, uint64_t offset)
+{
+  check_request (store, buf, count, offset);
+  {
+    LOCK_FOR_SCOPE (&file.lock);
+    memset (buf, 0, count);
+    if (offset < file.size)
+      memcpy (buf, file.data + offset,
+              count < file.size - offset ? count : file.size - offset);
+  }
+  sched_yield ();
+  return 0;
+}
+
+static int
+way_pwrite (struct store *store, const void *buf, size_t count,
+            uint64_t offset)
+{
+  check_request (store, buf, count, offset);
+  CHECK (count > 0);
+  LOCK_FOR_SCOPE (&file.lock);
+  file.writes++;
+  memcpy (file.data + offset, buf, count);
+  if (file.size < offset + count)
+    file.size = offset + count;
+  return 0;
+}
+
+static int
+way_get_size (struct store *store, uint64_t *size)
+{
+  (void) store;
+  LOCK_FOR_SCOPE (&file.lock);
+  *size = file.size;
+  return 0;
+}
+
+static int
+way_zero (struct store *store, uint64_t count, uint64_t offset,
+          unsigned flags)
+{
+  check_request (store, NULL, count, offset);
+  CHECK (flags & STORE_ZERO_FAST); /* it could not write zeros itself */
+  if (!file.can_zero)
+    return -ENOTSUP;
+  LOCK_FOR_SCOPE (&file.lock);
+  CHECK (offset + count <= file.size);
+  memset (file.data + offset, 0, count);
+  return 0;
+}
+
+static int
+way_flush (struct store *store)
+{
+  (void) store;
+  file.flushes++;
+  return 0;
+}
+
+static void
+way_close (struct store *store)
+{
+  free (store);
+}
+
+static const struct store_ops way_ops = {
+  .pread = way_pread, .pwrite = way_pwrite, .get_size = way_get_size,
+  .zero = way_zero, .flush = way_flush, .close = way_close,
+};
+
+static struct store *
+way_new (uint32_t block, uint32_t memory)
+{
+  struct way *w = calloc (1, sizeof *w);
+
+  CHECK (w);
+  *w = (struct way) {
+    .store.ops = &way_ops, .block = block, .memory = memory,
+  };
+  return &w->store;
+}
+
+static struct store *
+direct_new (uint32_t block, uint32_t memory)
+{
+  const struct direct_limits limits = { .block = block, .memory = memory };
+  struct store *store;
+
+  store = store_direct_new (way_new (block, memory), way_new (1, 1), &limits);
+  CHECK (store);
+  return store;
+}
+
+/* Other files use this; here, nobody gets so far. */
+struct store *
+store_file_new (int fd, const char *name)
+{
+  (void) fd, (void) name;
+  abort ();
+}
+
+static void
+fill_random (uint8_t *p, size_t n)
+{
+  for (size_t i = 0; i < n; i++)
+    p[i] = random ();
+}
+
+/* Ranges small and large, many of them at the edges of blocks. */
+static void
+random_range (size_t limit, size_t *count, size_t *offset)
+{
+  const unsigned block = 512U << random () % 4;
+
+  *offset = random () % limit;
+  if (random () % 2)
+    *offset -= *offset % block;
+  *count = 1 + random () % (random () % 4 ? 3 * block : limit);
+  if (random () % 2 && *count > block)
+    *count -= *count % block;
+  if (*count > limit - *offset)
+    *count = limit - *offset;
+}
+
+static void
+test_like_memory (uint32_t block, uint32_t memory)
+{
+  static uint8_t model[ROOM], buf[ROOM + 64];
+  struct store *store = direct_new (block, memory);
+  uint64_t model_size = 0, size;
+
+  memset (model, 0, sizeof model);
+  memset (file.data, 0, ROOM);
+  file.size = 0;
+  for (unsigned n = 0; n < 4000; n++) {
+    uint8_t *p = buf + (random () % 2 ? random () % 64 : 0);
+    size_t count, offset;
+
+    file.can_zero = random () % 2;
+    random_range (ROOM * (n / 1000 + 1) / 4 - 4096, &count, &offset);
+    switch (random () % 5) {
+    case 0:
+    case 1:
+      fill_random (p, count);
+      CHECK (store_pwrite (store, p, count, offset) == 0);
+      memcpy (model + offset, p, count);
+      if (model_size < offset + count)
+        model_size = offset + count;
+      break;
+    case 2:
+      {
+        const unsigned flags = random () % 2 ? STORE_ZERO_FAST : 0;
+        const unsigned writes = file.writes;
+        const int r = store_zero (store, count, offset, flags);
+
+        CHECK (r == 0 || (r == -ENOTSUP && flags));
+        CHECK (file.writes == writes || !flags);
+        if (r == 0)
+          memset (model + offset, 0, count);
+        break;
+      }
+    default:
+      CHECK (store_pread (store, p, count, offset) == 0);
+      CHECK (memcmp (p, model + offset, count) == 0);
+    }
+    CHECK (store_get_size (store, &size) == 0 && size == model_size);
+    CHECK (memcmp (file.data, model, size) == 0);
+  }
+  CHECK (store_flush (store) == 0 && file.flushes > 0);
+  store_close (store);
+}
+
+#define THREADS 4
+#define PIECE 100
+
+struct neighbour {
+  pthread_t thread;
+  struct store *store;
+  unsigned id;
+};
+
+/* Every THREADS-th piece is this thread's. */
+static void *
+write_pieces (void *opaque)
+{
+  const struct neighbour *me = opaque;
+  uint8_t piece[PIECE];
+
+  for (uint8_t round = 1; round < 30; round++)
+    for (size_t p = me->id; p < ROOM / 8 / PIECE; p += THREADS) {
+      memset (piece, me->id * 50 + round, PIECE);
+      CHECK (store_pwrite (me->store, piece, PIECE, p * PIECE) == 0);
+    }
+  return NULL;
+}
+
+static void
+test_neighbours (uint32_t block)
+{
+  struct neighbour n[THREADS];
+  struct store *store = direct_new (block, 512);
+
+  memset (file.data, 0, ROOM);
+  file.size = 0;
+  for (unsigned i = 0; i < THREADS; i++) {
+    n[i] = (struct neighbour) { .store = store, .id = i };
+    CHECK (pthread_create (&n[i].thread, NULL, write_pieces, &n[i]) == 0);
+  }
+  for (unsigned i = 0; i < THREADS; i++)
+    pthread_join (n[i].thread, NULL);
+  CHECK (file.size == ROOM / 8 / PIECE * PIECE);
+  for (size_t i = 0; i < file.size; i++)
+    CHECK (file.data[i] == i / PIECE % THREADS * 50 + 29);
+  store_close (store);
+}
+
+int
+main (void)
+{
+  srandom (SEED);
+  for (uint32_t block = 512; block <= 8192; block *= 2) {
+    test_like_memory (block, 4);
+    test_like_memory (block, 4096);
+  }
+  test_neighbours (512);
+  test_neighbours (4096);
+  return EXIT_SUCCESS;
+}
