@@ -287,6 +287,18 @@ requires_loop_devices ()
     "$lib/appliance.sh" "$0" && exit 0 || exit $?
 }
 
+# requires_direct_io
+#
+# Skip the test unless files in the current directory can be read and written
+# past the page cache.
+
+requires_direct_io ()
+{
+    requires test "$(stat -f -c %T .)" != tmpfs
+    requires dd if=/dev/zero of=probe bs=4096 count=1 oflag=direct
+    rm -f probe
+}
+
 # loop_device FILE LOSETUP-ARGS...
 #
 # Make FILE a block device until the end of the test; its name is in $device.

@@ -364,8 +364,18 @@ packed (struct builder *b, unsigned variant)
   const uint64_t c = b->cluster;
   struct step *s;
 
-  if (variant >= 6 || !b->spec->write.compress)
+  if (variant >= 8 || !b->spec->write.compress)
     return false;
+  if (variant >= 6) {           /* a part, and meanwhile all of the cluster */
+    add (b, WRITE, 0, 2 * c);
+    s = add (b, WRITE, 0, c / 2);
+    pause_at (s, MEMORY_WRITE, 1, variant & 1, false);
+    during (s, WRITE, 0, 2 * c);
+    s->races = true;
+    flush (b);
+    add (b, READ, 0, 2 * c);
+    return true;
+  }
   if (variant < 2) {
     add (b, WRITE, 0, 9 * c);
     flush (b);
@@ -387,7 +397,7 @@ packed (struct builder *b, unsigned variant)
   flush (b);
   add (b, variant & 2 ? TRIM : ZERO, 0, c);
   s = add (b, FLUSH, 0, 0);
-  pause_at (s, MEMORY_DISCARD, 1, variant & 1, true);
+  pause_at (s, MEMORY_DISCARD, 1, variant & 1, variant < 4);
   during (s, WRITE, 2 * c, c);
   during (s, WRITE, 4 * c, 2 * c);
   if (variant >= 4)
