@@ -79,8 +79,8 @@ void config_free (void);
   "                                  files (default false).\n"         \
   "qcow2ext-check=<BOOL>             Check the image when it is opened, and do\n" \
   "                                  not write to it if it has errors.\n" \
-  "qcow2ext-passphrase=<TEXT>|+<FILE>|-<FD>|-\n"                       \
-  "                                  Pass phrase of an encrypted image.\n" \
+  "qcow2ext-passphrase=<PASSWORD>    Pass phrase of an encrypted image, or\n" \
+  "                                  where it is: +FILE, -FD or -.\n"  \
   "qcow2ext-lock=<BOOL>              Lock the image against other users\n" \
   "                                  (default true).\n"                \
   "qcow2ext-trust-below=<BOOL>       Write an image with external data file\n" \

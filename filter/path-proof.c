@@ -15,7 +15,6 @@
 #include <sys/random.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "path-proof.h"
 #include "store-below.h"
 
@@ -79,8 +78,6 @@ prove_both_ways (const struct path *p, uint64_t offset, size_t n,
     r = store_pread (p->own, seen, n, offset);
   if (r < 0 || memcmp (seen, pattern, n) != 0)
     return r < 0 ? r : -PATH_NOT_CLEAR;
-  if (MUTANT (one_way_proof))
-    return 0;
 
   r = store_pwrite (p->own, pattern + PROOF, n, offset);
   if (r < 0)

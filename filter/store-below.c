@@ -1,9 +1,12 @@
 /* qcow2ext: a store over the layer below in nbdkit.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * The context is shared by all connections.  nbdkit locks a thread model that
- * is not parallel per connection, which protects nothing here: so where the
- * layers below are not parallel, every call takes one mutex.
+ * The context is shared by all connections.  It keeps its size; a new one is
+ * opened to see whether a device has been enlarged.
+ *
+ * nbdkit locks a thread model that is not parallel per connection, which
+ * protects nothing here: so where the layers below are not parallel, every call
+ * takes one mutex.
  *
  * What the layer demands of a request (its block size constraints) is met by
  * store-blocks.c.
@@ -13,23 +16,41 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "store-blocks.h"
 #include "store-below.h"
 
 /* The largest request that every plugin takes. */
 #define MAX_REQUEST (UINT32_C (32) << 20)
 
+/* One of nbdkit's.  It keeps its size for as long as it is open. */
+struct context {
+  struct context *older;        /* somebody may be using it still */
+  nbdkit_next *next;
+  uint64_t size;
+  struct block_limits limits;
+  bool readonly;
+  bool can_cache, can_zero, can_fast_zero, can_flush;
+};
+
 struct store_below {
   struct store store;
-  nbdkit_next *next;
-  uint64_t size;                /* fixed while the context is open */
-  struct block_limits limits;
-  bool can_cache, can_zero, can_fast_zero, can_flush;
+  nbdkit_backend *backend;
+  int readonly;                 /* how contexts are opened */
   bool serialize;
+  _Atomic (struct context *) context; /* the newest */
+  pthread_mutex_t refresh_lock; /* held while another one is opened */
 };
+
+static const struct context *
+newest (const struct store_below *s)
+{
+  return atomic_load_explicit (&s->context, memory_order_acquire);
+}
 
 /* One for all contexts: they share the layers below. */
 static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -40,10 +61,11 @@ static struct block_locks block_locks = BLOCK_LOCKS_INIT;
 /* Calls a function of the layer below; an expression that is 0 or -errno. */
 #define CALL(s, function, ...)                                          \
   ({                                                                    \
+    nbdkit_next *next_ = newest (s)->next;                              \
     int err_ = 0, r_;                                                   \
     if ((s)->serialize)                                                 \
       pthread_mutex_lock (&serial_lock);                                \
-    r_ = (s)->next->function ((s)->next, __VA_ARGS__, &err_);           \
+    r_ = next_->function (next_, __VA_ARGS__, &err_);                   \
     if ((s)->serialize)                                                 \
       pthread_mutex_unlock (&serial_lock);                              \
     r_ == -1 ? (err_ ? -err_ : -EIO) : 0;                               \
@@ -60,7 +82,7 @@ below_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 static int
 below_get_size (struct store *store, uint64_t *size)
 {
-  *size = ((struct store_below *) store)->size;
+  *size = newest ((struct store_below *) store)->size;
   return 0;
 }
 
@@ -80,7 +102,7 @@ below_cache (struct store *store, uint64_t count, uint64_t offset)
 {
   struct store_below *s = (struct store_below *) store;
 
-  return s->can_cache ? CALL (s, cache, count, offset, 0) : 0;
+  return newest (s)->can_cache ? CALL (s, cache, count, offset, 0) : 0;
 }
 
 static int
@@ -97,9 +119,10 @@ below_zero (struct store *store, uint64_t count, uint64_t offset,
            unsigned flags)
 {
   struct store_below *s = (struct store_below *) store;
+  const struct context *c = newest (s);
   int r;
 
-  if (!s->can_zero || ((flags & STORE_ZERO_FAST) && !s->can_fast_zero))
+  if (!c->can_zero || ((flags & STORE_ZERO_FAST) && !c->can_fast_zero))
     return -ENOTSUP;
   r = CALL (s, zero, count, offset,
             (flags & STORE_ZERO_PUNCH ? NBDKIT_FLAG_MAY_TRIM : 0)
@@ -120,7 +143,7 @@ below_flush (struct store *store)
 {
   struct store_below *s = (struct store_below *) store;
 
-  return s->can_flush ? CALL (s, flush, 0) : 0;
+  return newest (s)->can_flush ? CALL (s, flush, 0) : 0;
 }
 
 static int
@@ -130,13 +153,120 @@ below_resize (struct store *store, uint64_t size)
   return -ENOTSUP;
 }
 
+/* Asks the context everything that will be used, once: nbdkit caches the
+ * answers, which is safe only before threads share it.
+ */
+static int
+prepare (struct context *c)
+{
+  uint32_t minimum, preferred, maximum;
+  int64_t size;
+  int r;
+
+  if (c->next->prepare (c->next) == -1)
+    return -1;
+  size = c->next->get_size (c->next);
+  if (size == -1)
+    return -1;
+  c->size = size;
+  if (c->next->block_size (c->next, &minimum, &preferred, &maximum) == -1)
+    return -1;
+  if (minimum == 0)
+    minimum = 1;
+  if (maximum == 0 || maximum > MAX_REQUEST)
+    maximum = MAX_REQUEST;
+  maximum &= ~(minimum - 1);
+  c->limits = (struct block_limits) {
+    .minimum = minimum, .maximum = maximum, .maximum_zero = maximum,
+  };
+  if ((r = c->next->can_cache (c->next)) == -1)
+    return -1;
+  c->can_cache = r != NBDKIT_CACHE_NONE;
+  if ((r = c->next->can_write (c->next)) == -1)
+    return -1;
+  c->readonly = r == 0;
+  if ((r = c->next->can_flush (c->next)) == -1)
+    return -1;
+  c->can_flush = r;
+  if ((r = c->next->can_zero (c->next)) == -1)
+    return -1;
+  c->can_zero = r > NBDKIT_ZERO_NONE;
+  if ((r = c->next->can_fast_zero (c->next)) == -1)
+    return -1;
+  c->can_fast_zero = r == 1;
+  return 0;
+}
+
+/* Frees a context and all that are older. */
+static void
+contexts_close (struct context *c)
+{
+  while (c) {
+    struct context *older = c->older;
+
+    if (c->next) {
+      c->next->finalize (c->next);
+      nbdkit_next_context_close (c->next);
+    }
+    free (c);
+    c = older;
+  }
+}
+
+/* Returns NULL (reported) if that fails. */
+static struct context *
+context_open (const struct store_below *s)
+{
+  struct context *c = calloc (1, sizeof *c);
+  int r;
+
+  if (c == NULL) {
+    nbdkit_error ("malloc: %m");
+    return NULL;
+  }
+  if (s->serialize)
+    pthread_mutex_lock (&serial_lock);
+  c->next = nbdkit_next_context_open (s->backend, s->readonly, "", 1);
+  r = c->next ? prepare (c) : -1;
+  if (s->serialize)
+    pthread_mutex_unlock (&serial_lock);
+  if (r == -1) {
+    contexts_close (c);
+    return NULL;
+  }
+  return c;
+}
+
+/* A context that has another size is a new one.  What the old one took has to
+ * be taken by the new one: else it stays as it is.
+ */
+static int
+below_refresh_size (struct store *store, uint64_t *size)
+{
+  struct store_below *s = (struct store_below *) store;
+  LOCK_FOR_SCOPE (&s->refresh_lock);
+  struct context *old = atomic_load (&s->context);
+  struct context *c = context_open (s);
+
+  if (c && c->size > old->size && c->readonly == old->readonly
+      && c->limits.minimum == old->limits.minimum
+      && c->limits.maximum >= old->limits.maximum) {
+    c->older = old;
+    atomic_store_explicit (&s->context, c, memory_order_release);
+  }
+  else
+    contexts_close (c);
+  *size = newest (s)->size;
+  return 0;
+}
+
 static void
 below_close (struct store *store)
 {
   struct store_below *s = (struct store_below *) store;
 
-  s->next->finalize (s->next);
-  nbdkit_next_context_close (s->next);
+  contexts_close (s->context);
+  pthread_mutex_destroy (&s->refresh_lock);
   free (s->store.name);
   free (s);
 }
@@ -144,6 +274,7 @@ below_close (struct store *store)
 static const struct store_ops below_ops = {
   .pread = below_pread,
   .get_size = below_get_size,
+  .refresh_size = below_refresh_size,
   .extent = below_extent,
   .cache = below_cache,
   .pwrite = below_pwrite,
@@ -153,50 +284,6 @@ static const struct store_ops below_ops = {
   .resize = below_resize,
   .close = below_close,
 };
-
-/* Asks the context everything that will be used, once: nbdkit caches the
- * answers, which is safe only before threads share it.
- */
-static int
-prepare (struct store_below *s)
-{
-  uint32_t minimum, preferred, maximum;
-  int64_t size;
-  int r;
-
-  if (s->next->prepare (s->next) == -1)
-    return -1;
-  size = s->next->get_size (s->next);
-  if (size == -1)
-    return -1;
-  s->size = size;
-  if (s->next->block_size (s->next, &minimum, &preferred, &maximum) == -1)
-    return -1;
-  if (minimum == 0)
-    minimum = 1;
-  if (maximum == 0 || maximum > MAX_REQUEST)
-    maximum = MAX_REQUEST;
-  maximum &= ~(minimum - 1);
-  s->limits = (struct block_limits) {
-    .minimum = minimum, .maximum = maximum, .maximum_zero = maximum,
-  };
-  if ((r = s->next->can_cache (s->next)) == -1)
-    return -1;
-  s->can_cache = r != NBDKIT_CACHE_NONE;
-  if ((r = s->next->can_write (s->next)) == -1)
-    return -1;
-  s->store.readonly = r == 0;
-  if ((r = s->next->can_flush (s->next)) == -1)
-    return -1;
-  s->can_flush = r;
-  if ((r = s->next->can_zero (s->next)) == -1)
-    return -1;
-  s->can_zero = r > NBDKIT_ZERO_NONE;
-  if ((r = s->next->can_fast_zero (s->next)) == -1)
-    return -1;
-  s->can_fast_zero = r == 1;
-  return 0;
-}
 
 struct store *
 store_below_open (nbdkit_backend *backend, const char *name, int readonly,
@@ -212,18 +299,17 @@ store_below_open (nbdkit_backend *backend, const char *name, int readonly,
   }
   s->store.ops = &below_ops;
   s->store.fixed_size = true;
+  s->backend = backend;
+  s->readonly = readonly;
   s->serialize = serialize;
-  s->next = nbdkit_next_context_open (backend, readonly, "", 1);
-  if (s->next == NULL) {
-    free (s->store.name);
-    free (s);
-    return NULL;
-  }
-  if (prepare (s) == -1) {
+  pthread_mutex_init (&s->refresh_lock, NULL);
+  atomic_init (&s->context, context_open (s));
+  if (s->context == NULL) {
     below_close (&s->store);
     return NULL;
   }
-  store = store_blocks_new (&s->store, &s->limits, &block_locks);
+  s->store.readonly = newest (s)->readonly;
+  store = store_blocks_new (&s->store, &newest (s)->limits, &block_locks);
   if (store == NULL)
     nbdkit_error ("malloc: %m");
   return store;

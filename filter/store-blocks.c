@@ -5,6 +5,7 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,7 +18,7 @@
 struct store_blocks {
   struct store store;           /* its name is that of inner */
   struct store *inner;
-  uint64_t size;                /* of inner, fixed */
+  _Atomic uint64_t size;        /* of inner; changed by refresh_size only */
   struct block_limits limits;
   struct block_locks *locks;    /* the store's own, or shared */
   struct block_locks own_locks;
@@ -129,6 +130,19 @@ blocks_get_size (struct store *store, uint64_t *size)
 {
   *size = ((struct store_blocks *) store)->size;
   return 0;
+}
+
+static int
+blocks_refresh_size (struct store *store, uint64_t *size)
+{
+  struct store_blocks *s = (struct store_blocks *) store;
+  const int r = store_refresh_size (s->inner, size);
+  uint64_t known = s->size;
+
+  while (r == 0 && known < *size
+         && !atomic_compare_exchange_weak (&s->size, &known, *size))
+    ;
+  return r;
 }
 
 static int
@@ -352,6 +366,7 @@ blocks_close (struct store *store)
 static const struct store_ops blocks_ops = {
   .pread = blocks_pread,
   .get_size = blocks_get_size,
+  .refresh_size = blocks_refresh_size,
   .extent = blocks_extent,
   .cache = blocks_cache,
   .pwrite = blocks_pwrite,
@@ -367,6 +382,7 @@ store_blocks_new (struct store *inner, const struct block_limits *limits,
                   struct block_locks *locks)
 {
   struct store_blocks *s = calloc (1, sizeof *s);
+  uint64_t size;
   int r;
 
   if (s == NULL) {
@@ -384,10 +400,11 @@ store_blocks_new (struct store *inner, const struct block_limits *limits,
   s->limits = *limits;
   s->own_locks = (struct block_locks) BLOCK_LOCKS_INIT;
   s->locks = locks ? locks : &s->own_locks;
-  if ((r = store_get_size (inner, &s->size)) < 0) {
+  if ((r = store_get_size (inner, &size)) < 0) {
     blocks_close (&s->store);
     errno = -r;
     return NULL;
   }
+  s->size = size;
   return &s->store;
 }

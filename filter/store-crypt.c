@@ -5,7 +5,7 @@
  * changes, others in it change with it on disk: a part of a sector cannot be
  * written by itself, and nobody may read a sector while it is being written,
  * not even its other bytes.  So each request holds the sectors that it touches
- * in a sector lock, which readers share.
+ * in a lock (block-lock.h), which readers share.
  *
  * A request that begins or ends within a sector is extended to whole ones in a
  * buffer: when reading, that sector is read apart; when writing, it is read,
@@ -22,7 +22,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "sector-lock.h"
+#include "block-lock.h"
 #include "store-crypt.h"
 
 /* What is written at once, at most. */
@@ -35,7 +35,7 @@ struct store_crypt {
   struct store store;           /* its name is that of inner */
   struct store *inner;
   struct cipher *cipher;
-  struct sector_lock lock;
+  struct block_locks locks;
 };
 
 static uint64_t
@@ -98,13 +98,12 @@ static int
 crypt_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
   struct store_crypt *s = (struct store_crypt *) store;
-  struct sector_range range;
+  struct block_lock l;
   int r;
 
-  sector_lock_take (&s->lock, &range, offset & ~MASK,
-                    round_up (offset + count), false);
+  block_lock (&s->locks, &l, offset & ~MASK, round_up (offset + count), false);
   r = read_locked (s, buf, count, offset);
-  sector_lock_drop (&s->lock, &range);
+  block_unlock (&s->locks, &l);
   return r;
 }
 
@@ -144,7 +143,7 @@ write_range (struct store_crypt *s, const uint8_t *data, uint64_t count,
   while (r == 0 && count > 0) {
     const size_t before = offset & MASK;
     const size_t n = count < room - before ? count : room - before;
-    struct sector_range range;
+    struct block_lock l;
 
     if (data) {
       memcpy (buf + before, data, n);
@@ -152,10 +151,9 @@ write_range (struct store_crypt *s, const uint8_t *data, uint64_t count,
     }
     else
       memset (buf + before, 0, n);
-    sector_lock_take (&s->lock, &range, offset & ~MASK, round_up (offset + n),
-                      true);
+    block_lock (&s->locks, &l, offset & ~MASK, round_up (offset + n), true);
     r = write_chunk (s, buf, n, offset);
-    sector_lock_drop (&s->lock, &range);
+    block_unlock (&s->locks, &l);
     offset += n;
     count -= n;
   }
@@ -230,7 +228,6 @@ crypt_close (struct store *store)
   struct store_crypt *s = (struct store_crypt *) store;
 
   cipher_free (s->cipher);
-  sector_lock_destroy (&s->lock);
   free (s);
 }
 
@@ -266,6 +263,6 @@ store_crypt_new (struct store *inner, struct cipher *cipher)
   };
   s->inner = inner;
   s->cipher = cipher;
-  sector_lock_init (&s->lock);
+  s->locks = (struct block_locks) BLOCK_LOCKS_INIT;
   return &s->store;
 }

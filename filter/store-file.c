@@ -443,20 +443,6 @@ store_file_dup (const struct store *store)
   return fcntl (((const struct store_file *) store)->fd, F_DUPFD_CLOEXEC, 0);
 }
 
-struct file_id
-file_id_of (const struct stat *st)
-{
-  if (S_ISBLK (st->st_mode))
-    return (struct file_id) { .dev = st->st_rdev, .block = true };
-  return (struct file_id) { .dev = st->st_dev, .ino = st->st_ino };
-}
-
-bool
-file_id_equal (const struct file_id *a, const struct file_id *b)
-{
-  return a->dev == b->dev && a->ino == b->ino && a->block == b->block;
-}
-
 bool
 store_file_is_at (const struct store *store, const char *path)
 {

@@ -5,10 +5,8 @@
 #ifndef QCOW2EXT_STORE_FILE_H
 #define QCOW2EXT_STORE_FILE_H
 
-#include <sys/stat.h>
-#include <sys/types.h>
-
 #include "base/store.h"
+#include "file-id.h"
 
 /* Makes a store of a descriptor of a regular file or a block device.  Takes
  * the descriptor, even if it fails.  Returns NULL with errno set.
@@ -25,16 +23,5 @@ bool store_file_is_at (const struct store *store, const char *path);
  * with errno set on failure.
  */
 int store_file_dup (const struct store *store);
-
-/* Which file this is, to tell whether two are the same.  A block device is
- * what it leads to, not the node.
- */
-struct file_id {
-  dev_t dev;
-  ino_t ino;
-  bool block;
-};
-struct file_id file_id_of (const struct stat *st);
-bool file_id_equal (const struct file_id *a, const struct file_id *b);
 
 #endif /* QCOW2EXT_STORE_FILE_H */

@@ -60,6 +60,19 @@ switch_get_size (struct store *s, uint64_t *size)
   return store_get_size (current (s), size);
 }
 
+/* A device is enlarged for its user.  A file becomes larger by what somebody
+ * else writes to it.
+ */
+static int
+switch_refresh_size (struct store *store, uint64_t *size)
+{
+  const struct store *own = ((struct store_switch *) store)->own;
+
+  if (own && !own->fixed_size)
+    return store_get_size (current (store), size);
+  return store_refresh_size (current (store), size);
+}
+
 static int
 switch_extent (struct store *s, uint64_t offset, uint64_t *end,
                unsigned *type)
@@ -119,6 +132,7 @@ switch_close (struct store *store)
 static const struct store_ops switch_ops = {
   .pread = switch_pread,
   .get_size = switch_get_size,
+  .refresh_size = switch_refresh_size,
   .extent = switch_extent,
   .cache = switch_cache,
   .pwrite = switch_pwrite,

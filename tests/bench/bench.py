@@ -42,6 +42,8 @@ TARGETS = [
      "qemu-nbd", 2.5),
     ("pairs, allocated, 4 KiB, four connections", "*/pair*/*-4k-4c",
      "qemu-nbd", 3.0),
+    ("encrypted images, allocated, 4 KiB", "*/luks*/*-4k-?c", "qemu-nbd", 2.5),
+    ("encrypted images, allocated, 1 MiB", "*/luks*/*-1m-?c", "qemu-nbd", 1.5),
     ("first touch, sequential", "*/first-seq-1m", "file", 0.9),
     ("first touch, random, pairs", "*/pair*/first-rand-4k", "qemu-nbd", 3.0),
     ("first touch, random, internal images", "*/internal/first-rand-4k",
@@ -123,6 +125,7 @@ class Server:
     def __init__(self, name, argv):
         self.name = name
         self.argv = argv        # takes the path of the socket and the image
+        self.may_decrypt = name not in ("file", "qcow2dec")
 
     def serve(self, image, sock, cwd):
         return subprocess.Popen(self.argv(sock, image), cwd=cwd,
@@ -130,17 +133,29 @@ class Server:
                                 stdout=subprocess.DEVNULL)
 
 
+def is_encrypted(image):
+    return image.startswith("luks")
+
+
 def nbdkit(*what):
     return lambda sock, image: [
-        "nbdkit", "-f", "-U", sock, *what, "file", image]
+        "nbdkit", "-f", "-U", sock, *what, "file", image,
+        *(["qcow2ext-passphrase=+phrase"] if is_encrypted(image) else [])]
+
+
+# How QEMU is told to open an encrypted image.
+SECRET = ["--object", "secret,id=s,file=phrase"]
+LUKS = "driver=qcow2,encrypt.key-secret=s,file.filename="
 
 
 def qemu_nbd(cmd):
     # QEMU's default for aio, threads, is as fast here as io_uring; so is its
     # default for the cache, which is the page cache that nbdkit uses too.
     return lambda sock, image: [
-        *cmd, "-t", "-k", sock, "-e", "16", "-f", "qcow2",
-        "--cache=writeback", "--aio=threads", "--discard=unmap", image]
+        *cmd, "-t", "-k", sock, "-e", "16",
+        "--cache=writeback", "--aio=threads", "--discard=unmap",
+        *([*SECRET, "--image-opts", LUKS + image] if is_encrypted(image)
+          else ["-f", "qcow2", image])]
 
 
 def qcow2dec(cmd):
@@ -235,6 +250,26 @@ class Files:
             if kind == "internal" and not os.path.exists(
                     self.path("data.raw")):
                 shutil.copy(self.path("content"), self.path("data.raw"))
+            os.sync()
+        return kind + ".qcow2", "data.raw"
+
+    def encrypted(self, kind):
+        """Likewise, encrypted: with QEMU's default cipher, or another."""
+        self.allocated("internal")
+        if self.once(kind):
+            with open(self.path("phrase"), "w") as f:
+                f.write("phrase")
+            options = "encrypt.format=luks,encrypt.key-secret=s," \
+                "encrypt.iter-time=10"
+            if kind == "luks-cbc":
+                options += ",encrypt.cipher-mode=cbc," \
+                    "encrypt.ivgen-alg=essiv,encrypt.ivgen-hash-alg=sha256"
+            run("qemu-img", "create", "-q", "-f", "qcow2", *SECRET,
+                "-o", options, kind + ".qcow2", opt.size, cwd=self.dir)
+            run("qemu-img", "convert", "-n", "-S", "0", *SECRET,
+                "--image-opts", "--target-image-opts",
+                "driver=raw,file.filename=content", LUKS + kind + ".qcow2",
+                cwd=self.dir)
             os.sync()
         return kind + ".qcow2", "data.raw"
 
@@ -371,6 +406,10 @@ class Workload:
         """Put the load on.  Returns value and processor seconds a request."""
         raise NotImplementedError
 
+    def can(self, server):
+        """Can this server do it at all?"""
+        return True
+
     def cell(self, server, files):
         image = self.image(files, server)
         sock = os.path.join(files.dir, "sock")
@@ -408,16 +447,21 @@ class Allocated(Workload):
                      "--seconds=%g" % opt.seconds]
 
     def image(self, files, server):
-        image, raw = files.allocated(self.kind)
+        image, raw = files.encrypted(self.kind) \
+            if is_encrypted(self.kind) else files.allocated(self.kind)
         image = raw if server.name == "file" else image
         if self.write_small:
             # The first change of a clean page costs the file system far more
             # than the next ones: have them all changed.
-            with open(files.path(image if image == "internal.qcow2"
-                                 else raw), "rb+", buffering=0) as f:
+            with open(files.path(raw if image.startswith("pair")
+                                 else image), "rb+", buffering=0) as f:
                 for at in range(0, os.fstat(f.fileno()).st_size, MiB):
                     os.pwrite(f.fileno(), os.pread(f.fileno(), MiB, at), at)
         return image
+
+    def can(self, server):
+        return server.may_decrypt or server.name == "file" \
+            or not is_encrypted(self.kind)
 
     def measure(self, sock, pid):
         r = self.load(sock, pid, *self.args)
@@ -529,7 +573,7 @@ def all_workloads():
         kinds = ("pair", "pair-raw", "pair-prealloc", "internal")
         if where == "memory" or opt.quick:
             kinds = ("pair-raw", "internal")
-        for kind in kinds:
+        for kind in (*kinds, "luks", "luks-cbc"):
             for op in ("read", "write"):
                 for block in (4096, MiB):
                     for connections in (1, 4):
@@ -557,7 +601,8 @@ def quartiles(values):
 def measure(workload, servers, files):
     cells = {}
     wanted = [s for s in servers.values()
-              if s.name != "qcow2dec" or workload.read_only_servers]
+              if (s.name != "qcow2dec" or workload.read_only_servers)
+              and workload.can(s)]
     for n in range(opt.rounds):
         # Each has each neighbour now and then.
         k = n % len(wanted)

@@ -10,7 +10,7 @@ load=$abs_top_builddir/tests/bench/load
 cd "$tmp"
 
 names='disk/pair-raw/read-4k-4c disk/internal/write-1m-1c
-       disk/internal/first-flush16-4k zstd/copy zlib/seq-4k-d16 open/pair-64t'
+       disk/luks/read-4k-1c disk/internal/first-flush16-4k zstd/copy zlib/seq-4k-d16 open/pair-64t'
 # shellcheck disable=SC2086
 "$PYTHON" "$abs_top_srcdir/tests/bench/bench.py" \
     --filter="$qcow2ext" --load="$load" --dir="$tmp" --memory="$tmp" \

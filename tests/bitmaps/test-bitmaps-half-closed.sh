@@ -69,7 +69,7 @@ h.pwrite (b"a" * 65536, 0)
 h.flush ()
 open ("broken", "w").close ()
 # The bitmaps are closed when nobody has written for a while.
-for i in range (100):
+for i in range (1200):
     if os.path.exists ("broken.seen"):
         break
     time.sleep (0.1)

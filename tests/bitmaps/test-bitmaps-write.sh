@@ -71,16 +71,12 @@ END
 # qemu_says NAME: dirty ranges, says QEMU.
 qemu_says ()
 {
-    local i pid
+    local pid
     rm -f q.sock
     qemu-nbd -r -f qcow2 -B "$1" -k "$tmp/q.sock" x.qcow2 &
     pid=$!
     cleanup_fn _kill_pid "$pid"
-    for ((i = 0; i < 200; i++)); do
-        [ -S q.sock ] && break
-        _running "$pid" || fail "qemu-nbd -B $1 did not start"
-        sleep 0.02
-    done
+    wait_until "qemu-nbd -B $1 listens" [ -S q.sock ]
     nbdinfo --json --map="qemu:dirty-bitmap:$1" \
             "nbd+unix:///?socket=$tmp/q.sock" > map.json
     wait "$pid" || fail "qemu-nbd -B $1"

@@ -34,12 +34,11 @@ nbdsh -u "$(uri s)" -c 'h.pwrite (b"x" * 65536, 0)' -c '
 import subprocess, sys
 sys.exit (subprocess.call (["bash", "others.sh"]))'
 # And after that, once the server has seen that the client is gone.
-for ((i = 0; i < 100; i++)); do
-    qemu-io -f raw -c 'write -q 0 1' "$data" &&
-        qemu-img info -f qcow2 "$disk" && break
-    sleep 0.05
-done
-[ "$i" -lt 100 ] || fail "the locks were not dropped"
+unlocked ()
+{
+    qemu-io -f raw -c 'write -q 0 1' "$data" && qemu-img info -f qcow2 "$disk"
+}
+wait_until "the locks are dropped" unlocked
 stop s
 
 # Devices that cannot be written to.

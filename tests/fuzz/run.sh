@@ -28,7 +28,7 @@ if grep -q '^#define HAVE_LIBDEFLATE 1' "$builddir/build-config.h"; then
     libs+=(-ldeflate)
 fi
 engine_sources=("$srcdir"/filter/qcow2/*/*.c
-                "$srcdir"/filter/{sector-lock,store-crypt}.c)
+                "$srcdir"/filter/{block-lock,store-crypt}.c)
 common=(fuzz/fuzz.c)
 for f in guard-decoder hostile-images hostile image-checker image-maker \
          image-walker store-memory toy-cipher; do

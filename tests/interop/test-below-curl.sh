@@ -15,10 +15,7 @@ mkdir www
 cp [xzdo].qcow2 www/
 "$PYTHON" "$lib/range-server.py" "$tmp/www" "$tmp/port" &
 cleanup_fn kill $!
-for _ in $(seq 100); do
-    [ ! -s port ] || break
-    sleep 0.1
-done
+wait_until "the web server listens" [ -s port ]
 port=$(< port)
 over curl http://127.0.0.1:"$port"/IMAGE
 no_disk '404|curl' curl "http://127.0.0.1:$port/none.qcow2"

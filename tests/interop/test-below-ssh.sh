@@ -37,9 +37,6 @@ END
 [ "$(id -u)" != 0 ] || mkdir -p /run/sshd
 /usr/sbin/sshd -D -e -f sshd.conf 2> sshd.log &
 cleanup_fn kill $!
-for _ in $(seq 100); do
-    ! grep -q listening sshd.log || break
-    sleep 0.1
-done
+wait_until "sshd listens" grep -q listening sshd.log
 over ssh host=127.0.0.1 port="$port" identity="$tmp/user" \
      verify-remote-host=false "$tmp/IMAGE"

@@ -54,6 +54,8 @@ h.connect_uri (sys.argv[1])
 try:
     while True:
         for i in range (100):
+            if i == 50:
+                open ("writing", "w").close ()
             at = random.randrange (64 << 20) & ~511
             random.choice ([lambda: h.pwrite (b"x" * 5000, at),
                             lambda: h.trim (200000, at)]) ()
@@ -64,13 +66,14 @@ END
 leaks=0
 for seed in 1 2 3 4 5 6; do
     for cluster in 512 4096; do
-        rm -f killed.qcow2 k.sock k.pid
+        rm -f killed.qcow2 k.sock k.pid writing
         qemu-img create -q -f qcow2 -o cluster_size=$cluster killed.qcow2 65M
         start_nbdkit -P "$tmp/k.pid" -U "$tmp/k.sock" --filter="$qcow2ext" \
                      file killed.qcow2
         "$PYTHON" writes.py "nbd+unix:///?socket=$tmp/k.sock" $seed &
         client=$!
-        sleep 0.$((2 + seed))
+        wait_until "the client writes" [ -e writing ]
+        sleep 0.$((seed - 1))
         kill -9 "$(cat k.pid)"
         wait $client || :
         compare_counts killed.qcow2

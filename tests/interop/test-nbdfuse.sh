@@ -12,17 +12,6 @@ requires mke2fs -V
 requires debugfs -V
 cd "$tmp"
 
-# until_true CMD...: within a minute.
-until_true ()
-{
-    local i
-    for ((i = 0; i < 600; i++)); do
-        "$@" 2>/dev/null && return 0
-        sleep 0.1
-    done
-    fail "not within a minute: $*"
-}
-
 # A mount that is left over would keep the directory from being removed.
 mkdir fuse mnt files
 cleanup_fn fusermount3 -uqz fuse
@@ -34,7 +23,7 @@ for opts in cluster_size=64K "data_file=x.data,data_file_raw=on"; do
     new_image -o "$opts" x.qcow2 32M
     serve s --filter="$qcow2ext" file x.qcow2
     nbdfuse -P fuse.pid fuse/disk "$(uri s)" &
-    until_true test -s fuse.pid
+    wait_until "nbdfuse serves" [ -s fuse.pid ]
     [ "$(stat -c %s fuse/disk)" = $((32 << 20)) ] || fail "not the size"
     mke2fs -q -t ext4 -d files fuse/disk
     debugfs -w -R 'write changed written' fuse/disk
@@ -46,7 +35,7 @@ for opts in cluster_size=64K "data_file=x.data,data_file_raw=on"; do
         umount mnt
         mounted=yes
     fi
-    until_true fusermount3 -u fuse
+    wait_until "nothing uses the mount" fusermount3 -u fuse
     wait $!
     stop s
 

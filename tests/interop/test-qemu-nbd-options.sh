@@ -87,8 +87,5 @@ EOF
 serve last --filter=exitlast "$q" file d.qcow2
 nbdinfo "$(uri last)" > /dev/null
 pid=$(< last.pid)
-for _ in $(seq 600); do
-    _running "$pid" || break
-    sleep 0.1
-done
-if _running "$pid"; then fail "the server did not end"; fi
+ended () { ! _running "$pid"; }
+wait_until "the server ends" ended

@@ -246,10 +246,9 @@ unconfigured_source ()
     mkdir "$tmp/source"
     (
         cd "$abs_top_srcdir"
-        find . -name Makefile.am -o -name Makefile.in |
-            xargs cp -p -r --parents -t "$tmp/source" aclocal.m4 build-aux \
-                  build-config.h.in configure configure.ac m4 \
-                  filter/qcow2ext.c
+        cp -p -r --parents -t "$tmp/source" aclocal.m4 build-aux \
+           build-config.h.in configure configure.ac m4 filter/qcow2ext.c \
+           Makefile.{am,in} {docs,filter,tests}/Makefile.{am,in}
     )
     echo "$tmp/source"
 }
@@ -320,6 +319,38 @@ fail ()
     { set +x; } 2>/dev/null
     echo "$0: FAILED: $*" >&2
     exit 1
+}
+
+# wait_until WHAT CMD ARGS...
+#
+# Run CMD, a function perhaps, without its output, until it succeeds.  The
+# deadline is for what never comes, not for what is slow on a busy machine.  WHAT
+# is for the message.
+
+wait_until ()
+{
+    local what=$1 end=$((SECONDS + 120))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        [ "$SECONDS" -lt "$end" ] || fail "not within two minutes: $what"
+        sleep 0.05
+    done
+}
+
+# cpu_ms NAME
+#
+# Print the processor time, in milliseconds, that the server NAME has taken, which
+# does not depend on what else the machine does.
+
+cpu_ms ()
+{
+    local stat
+    read -r stat < "/proc/$(< "$tmp/$1.pid")/stat"
+    # After the name, which may hold anything, utime and stime are the 12th and
+    # 13th.
+    # shellcheck disable=SC2086
+    set -- ${stat##*) }
+    echo $(((${12} + ${13}) * 1000 / $(getconf CLK_TCK)))
 }
 
 #----------------------------------------------------------------------
@@ -397,7 +428,7 @@ _kill_pid ()
     local pid=$1 i
     _running "$pid" || return 0
     kill "$pid" 2>/dev/null || return 0
-    for ((i = 0; i < ${QCOW2EXT_TEST_UNDER:+9}100; i++)); do
+    for ((i = 0; i < 1000; i++)); do
         _running "$pid" || return 0
         sleep 0.05
     done

@@ -19,6 +19,7 @@
 
 unsigned long guarded_decodes;
 int guard_end = -1;
+enum guard_lie guard_lie;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint8_t *input, *output;
@@ -60,7 +61,10 @@ __wrap_decoder_run (struct decoder *decoder, unsigned compression_type,
     to += ROOM - out_size;
   }
   memcpy (in, data, size);
-  r = __real_decoder_run (decoder, compression_type, in, size, to, out_size);
+  r = __real_decoder_run (decoder, compression_type, in,
+                          size + (guard_lie == GUARD_INPUT_IS_LONGER),
+                          to - (guard_lie == GUARD_OUTPUT_BEGINS_BEFORE),
+                          out_size + (guard_lie == GUARD_OUTPUT_IS_LONGER));
   if (r == 0)
     memcpy (out, to, out_size);
   pthread_mutex_unlock (&lock);

@@ -20,6 +20,15 @@ extern unsigned long guarded_decodes;
 /* Which end is guarded: -1 in turns, 0 the beginning, 1 the end. */
 extern int guard_end;
 
+/* What the decoder is told that is not so, to see the guards at work. */
+enum guard_lie {
+  GUARD_NO_LIE,
+  GUARD_INPUT_IS_LONGER,
+  GUARD_OUTPUT_IS_LONGER,
+  GUARD_OUTPUT_BEGINS_BEFORE,
+};
+extern enum guard_lie guard_lie;
+
 /* What the linker makes of decoder_run. */
 int __real_decoder_run (struct decoder *decoder, unsigned compression_type,
                         const void *data, size_t size, void *out,

@@ -306,6 +306,17 @@ judge_image_write (struct session *s, const struct memory_op *op)
   }
 }
 
+/* Up to where the data file may be written to: with the rest of the last
+ * cluster, if it is encrypted.
+ */
+static uint64_t
+end_of_data (const struct session *s)
+{
+  if (!s->walker.encrypted)
+    return s->size;
+  return (s->size + s->walker.cluster - 1) & -s->walker.cluster;
+}
+
 static void
 judge (void *opaque, const struct memory_op *op, bool before)
 {
@@ -341,7 +352,7 @@ judge (void *opaque, const struct memory_op *op, bool before)
   if (op->file == MEMORY_BACKING)
     fail (s, "a %s of the backing file", memory_kind_name (op->kind));
   if (op->file == MEMORY_DATA && op->kind != MEMORY_RESIZE
-      && op->offset + op->length > s->size)
+      && op->offset + op->length > end_of_data (s))
     fail (s, "a %s at 0x%" PRIx64 " of 0x%" PRIx64 " bytes of the data file, "
           "behind the disk's end", memory_kind_name (op->kind), op->offset,
           op->length);

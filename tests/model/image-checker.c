@@ -182,6 +182,30 @@ show_backing (struct state *s, uint8_t *guest, uint64_t offset,
   memset (guest + offset + n, 0, length - n);
 }
 
+/* The same of an encrypted place; the last sector may be cut short by the
+ * disk's end.
+ */
+static void
+show_encrypted (const struct memory_file *f, uint8_t *guest, uint64_t length,
+                uint64_t host)
+{
+  uint8_t sector[512];
+
+  for (uint64_t i = 0; i < length; i += sizeof sector) {
+    const uint64_t at = host + i;
+    uint64_t n = 0;
+
+    if (at < f->size)
+      n = f->size - at < sizeof sector ? f->size - at : sizeof sector;
+    memset (sector, 0, sizeof sector);
+    if (n)
+      memcpy (sector, f->bytes + at, n);
+    toy_decrypt (sector, sizeof sector, at);
+    memcpy (guest + i, sector,
+            length - i < sizeof sector ? length - i : sizeof sector);
+  }
+}
+
 static void
 show_data (struct state *s, uint8_t *guest, uint64_t offset, uint64_t length,
            uint64_t host)
@@ -189,13 +213,15 @@ show_data (struct state *s, uint8_t *guest, uint64_t offset, uint64_t length,
   const struct memory_file *f = s->external ? s->data : s->image;
   uint64_t n = 0;
 
+  if (s->encrypted) {
+    show_encrypted (f, guest + offset, length, host);
+    return;
+  }
   if (host < f->size)
     n = f->size - host < length ? f->size - host : length;
   if (n)
     memcpy (guest + offset, f->bytes + host, n);
   memset (guest + offset + n, 0, length - n);
-  if (s->encrypted)
-    toy_decrypt (guest + offset, length, host);
 }
 
 static void

@@ -216,6 +216,7 @@ walker_run (struct walker *w, const struct memory_file *f)
   w->valid = true;
   w->order = 4;
   if (w->version == 3) {
+    w->encrypted = get (f, 32, 4) == 2;
     w->external = get (f, 72, 8) & 4;
     w->extended = get (f, 72, 8) & 16;
     w->order = get (f, 96, 4);
@@ -252,7 +253,7 @@ walker_run (struct walker *w, const struct memory_file *f)
   walk_snapshots (w, f);
   if (w->version == 3) {
     walk_bitmaps (w, f);
-    if (get (f, 32, 4) == 2)
+    if (w->encrypted)
       walk_crypto (w, f);
   }
 }

@@ -37,7 +37,7 @@ enum {
 struct walker {
   bool valid;                   /* there is a header to start from */
   unsigned version, bits, order;
-  bool external, extended;
+  bool external, extended, encrypted;
   uint64_t size;                /* of the disk */
   uint64_t cluster, clusters;   /* bytes; in the file */
   uint16_t *what;               /* of each cluster: IS_* */

@@ -315,6 +315,15 @@ change (struct store_memory *s, struct memory_op op)
   else if (is_full (s->file, &op))
     r = -ENOSPC;
   else {
+    if (log && log->in_halves && op.kind == MEMORY_WRITE) {
+      struct memory_op half = op;
+
+      half.length /= 2;
+      memory_file_apply (s->file, &half);
+      pthread_mutex_unlock (mutex);
+      log->hook (log->opaque, &op, true);
+      pthread_mutex_lock (mutex);
+    }
     memory_file_apply (s->file, &op);
     if (log)
       record (log, &op);

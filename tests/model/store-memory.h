@@ -74,6 +74,8 @@ struct memory_log {
   size_t count, room;
   struct memory_fault fault;
   unsigned faults_met;
+  bool in_halves;               /* a write becomes visible in two steps, with
+                                   the hook called in between */
 
   /* "before" or after the operation has taken place. */
   void (*hook) (void *opaque, const struct memory_op *op, bool before);

@@ -4,7 +4,7 @@
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 
-mutant=$abs_top_builddir/tests/mutants/.libs/nbdkit-one-way-filter.so
+mutant=$abs_top_builddir/tests/mutants/nbdkit-one-way-filter.so
 requires test -f "$mutant"
 requires_nbd_module
 

@@ -60,17 +60,11 @@ for what in read large flush settle connect; do
         kill -STOP "$pid"
         nbdinfo "$(uri s)" > /dev/null 2>&1 &
         client=$!
-        while ! grep -q 'qcow2ext: open' s.log; do
-            sleep 0.05
-        done
+        wait_until "the image is opened" grep -q 'qcow2ext: open' s.log
     else
         "$PYTHON" client.py "$(uri s)" $what "$pid" &
         client=$!
-        for ((i = 0; i < 600; i++)); do
-            [ ! -s ready ] || break
-            sleep 0.05
-        done
-        [ -s ready ] || fail "the client did not come that far"
+        wait_until "the client comes that far" [ -s ready ]
     fi
     stop s
     grep -v debug: s.log || :

@@ -8,17 +8,19 @@ requires qemu-img --version
 cd "$tmp"
 qemu-img create -q -f qcow2 -o data_file=x.data x.qcow2 1M
 
-# shellcheck disable=SC2016 # $(...) is for nbdkit's shell.
-maps='cat /proc/$(cat pid)/maps'
-nbdkit -U - -P pid --filter="$qcow2ext" file x.qcow2 --run "$maps" >local.maps
+serve s --filter="$qcow2ext" file x.qcow2
+cat "/proc/$(< s.pid)/maps" > local.maps
+stop s
 grep -q libzstd local.maps
 if grep libnbd local.maps; then
     echo "$0: libnbd is loaded for a local data file"
     exit 1
 fi
 
-nbdkit -U - -P pid --filter="$qcow2ext" file x.qcow2 --run "$maps" \
-       qcow2ext-data-file="nbd+unix:///?socket=$tmp/none" >remote.maps
+serve s --filter="$qcow2ext" file x.qcow2 \
+      qcow2ext-data-file="nbd+unix:///?socket=$tmp/none"
+cat "/proc/$(< s.pid)/maps" > remote.maps
+stop s
 grep -q libnbd remote.maps
 
 mkdir broken

@@ -14,12 +14,7 @@ cd "$tmp"
 
 wait_for_socket ()
 {
-    local i
-    for ((i = 0; i < 600; i++)); do
-        ! nbdinfo --size "$(uri far)" > /dev/null 2>&1 || return 0
-        sleep 0.05
-    done
-    fail "$1 does not serve"
+    wait_until "$1 serves" nbdinfo --size "$2"
 }
 
 qemu_nbd ()
@@ -27,7 +22,7 @@ qemu_nbd ()
     qemu-nbd -f raw -t -k "$tmp/far.sock" --pid-file far.pid --discard=unmap \
              "$@" x.data < /dev/null &
     cleanup_fn _kill_pidfile "$tmp/far.pid"
-    wait_for_socket qemu-nbd
+    wait_for_socket qemu-nbd "$(uri far)"
 }
 
 storage_daemon ()
@@ -37,13 +32,7 @@ storage_daemon ()
         --nbd-server addr.type=unix,addr.path="$tmp/far.sock" \
         --export nbd,id=e,node-name=d,name=disk,writable=on < /dev/null &
     cleanup_fn _kill_pidfile "$tmp/far.pid"
-    local i
-    for ((i = 0; i < 600; i++)); do
-        ! nbdinfo --size "nbd+unix:///disk?socket=$tmp/far.sock" \
-          > /dev/null 2>&1 || return 0
-        sleep 0.05
-    done
-    fail "qemu-storage-daemon does not serve"
+    wait_for_socket qemu-storage-daemon "nbd+unix:///disk?socket=$tmp/far.sock"
 }
 
 round ()

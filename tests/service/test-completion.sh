@@ -147,7 +147,7 @@ own_offers "$n file disk.q" 0
 user_dir=$tmp/home/.local/share/bash-completion/completions
 mkdir -p "$user_dir"
 touch "$user_dir/nbdkit"
-offers "$n file disk.qcow2 qcow2ext-bi" qcow2ext-bitmap=
+offers "$n file disk.qcow2 qcow2ext-bi" qcow2ext-bitmap= qcow2ext-bitmap-chain=
 offers "$n file disk.qcow2 qcow2ext-lock=" true false
 rm "$user_dir/nbdkit"
 

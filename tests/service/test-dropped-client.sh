@@ -10,9 +10,14 @@ cd "$tmp"
 
 mkimage x.qcow2 --size 4M --data 0-63=7 --reference ref.raw
 
-open_files ()
+no_open_file ()
 {
-    find "/proc/$1/fd" -type l -printf '%l\n' | grep x.qcow2
+    ! find "/proc/$1/fd" -type l -printf '%l\n' | grep x.qcow2
+}
+
+few_descriptors ()
+{
+    [ "$(find "/proc/$1/fd" | wc -l)" -lt 30 ]
 }
 
 try ()
@@ -27,13 +32,9 @@ try ()
     wait $dropper
     check_disk "$(uri s)" ref.raw
     pid=$(< s.pid)
-    [ "$(find "/proc/$pid/fd" | wc -l)" -lt 30 ] || fail "descriptors leak"
+    wait_until "no descriptor has leaked" few_descriptors "$pid"
     # The image is open only while a client is connected.
-    for _ in $(seq 50); do
-        open_files "$pid" || break
-        sleep 0.1
-    done
-    ! open_files "$pid" || fail "the image is open though nobody is connected"
+    wait_until "the image is closed" no_open_file "$pid"
     stop s
 }
 try negotiation

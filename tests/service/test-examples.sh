@@ -79,10 +79,7 @@ holds ()
 
 "$PYTHON" "$lib/range-server.py" "$tmp" "$tmp/port" &
 cleanup_fn kill $!
-for _ in $(seq 600); do
-    [ ! -s port ] || break
-    sleep 0.1
-done
+wait_until "the web server listens" [ -s port ]
 
 # What a section begins with.
 before ()

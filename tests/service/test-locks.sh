@@ -15,13 +15,10 @@ cd "$tmp"
 hold ()
 {
     "$PYTHON" -m nbd -u "$(uri "$1")" -c 'open ("held", "w").close ()' \
-          -c 'import time; time.sleep (60)' &
+          -c 'import time; time.sleep (600)' &
     holder=$!
     cleanup_fn _kill_pid "$holder"
-    while [ ! -e held ]; do
-        _running "$holder" || fail "no connection to $1"
-        sleep 0.05
-    done
+    wait_until "a client is connected to $1" [ -e held ]
     rm held
 }
 
@@ -29,11 +26,7 @@ hold ()
 let_go ()
 {
     _kill_pid "$holder"
-    for ((i = 0; i < 100; i++)); do
-        qemu-io -f qcow2 -c 'read 0 512' x.qcow2 > /dev/null 2>&1 && return 0
-        sleep 0.05
-    done
-    fail "the lock was not dropped"
+    wait_until "the lock is dropped" qemu-io -f qcow2 -c 'read 0 512' x.qcow2
 }
 
 other_nbdkit ()
@@ -87,10 +80,7 @@ for opts in cluster_size=64K data_file=x.data \
         qemu-nbd -t "${args[@]}" -f qcow2 -k "$tmp/q.sock" x.qcow2 &
         pid=$!
         cleanup_fn _kill_pid "$pid"
-        for ((i = 0; i < 200; i++)); do
-            [ -S q.sock ] && break
-            sleep 0.05
-        done
+        wait_until "qemu-nbd listens" [ -S q.sock ]
         expect_fail . other_nbdkit
         if [ $mode = write ]; then
             expect_fail . other_nbdkit -r

@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * The hostile tests and the fuzzers decode between guard pages.  Here each
- * library is told to go one byte too far, which must end the process, and to
- * do as it should, which must not.
+ * library is told of one byte too much, which must end the process, and what is
+ * so, which must not.
  */
 
 #include "build-config.h"
@@ -26,11 +26,8 @@
 #include "data/decoder.h"
 #include "disk/format.h"
 #include "guard-decoder.h"
-#include "base/mutant.h"
 
 #define CLUSTER 65536
-
-const char *qcow2_mutant;
 
 static bool use_libdeflate;
 
@@ -75,7 +72,7 @@ compress_deflate (const uint8_t *plain, size_t size, uint8_t *packed,
 
 /* Decodes in a child.  Returns whether that ended well. */
 static bool
-survives (const char *mutant, unsigned type, int end, const uint8_t *packed,
+survives (enum guard_lie lie, unsigned type, int end, const uint8_t *packed,
           size_t size, size_t out_size)
 {
   int status;
@@ -92,7 +89,7 @@ survives (const char *mutant, unsigned type, int end, const uint8_t *packed,
     if (freopen ("/dev/null", "w", stderr) == NULL) /* of a sanitizer */
       _exit (2);
     guard_end = end;
-    qcow2_mutant = mutant;
+    guard_lie = lie;
     decoder_run (d, type, packed, size, out, out_size);
     _exit (0);
   }
@@ -132,28 +129,28 @@ main (void)
 
     /* The data is more than fits, and its end is missing. */
     const struct {
-      const char *mutant;
+      const char *name;
+      enum guard_lie lie;
       int end;
       size_t size, out_size;
     } tries[] = {
-      { NULL, 1, size, CLUSTER },
-      { NULL, 0, size, CLUSTER },
-      { NULL, 1, size - 1, sizeof plain },
-      { "write_past_output", 1, size, CLUSTER },
-      { "write_before_output", 0, size, CLUSTER },
-      { "read_past_input", 1, size - 1, sizeof plain },
+      { "the end", GUARD_NO_LIE, 1, size, CLUSTER },
+      { "the beginning", GUARD_NO_LIE, 0, size, CLUSTER },
+      { "too little input", GUARD_NO_LIE, 1, size - 1, sizeof plain },
+      { "write past output", GUARD_OUTPUT_IS_LONGER, 1, size, CLUSTER },
+      { "write before output", GUARD_OUTPUT_BEGINS_BEFORE, 0, size, CLUSTER },
+      { "read past input", GUARD_INPUT_IS_LONGER, 1, size - 1, sizeof plain },
     };
 
     for (size_t j = 0; j < sizeof tries / sizeof tries[0]; j++) {
-      const bool fine = survives (tries[j].mutant, type, tries[j].end,
+      const bool fine = survives (tries[j].lie, type, tries[j].end,
                                   packed, tries[j].size, tries[j].out_size);
 
       faults += !fine;
-      if (fine == (tries[j].mutant != NULL)) {
+      if (fine == (tries[j].lie != GUARD_NO_LIE)) {
         failures++;
         printf ("FAIL: %s, %s: %s\n", decoders[i].name,
-                tries[j].mutant ? tries[j].mutant : "as it should be",
-                fine ? "nothing happens" : "it faults");
+                tries[j].name, fine ? "nothing happens" : "it faults");
       }
     }
   }

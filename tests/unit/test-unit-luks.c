@@ -370,7 +370,7 @@ test_iterations (void)
   uint8_t key[LUKS_MAX_KEY_BYTES];
   struct memory_file f = { 0 };
   uint8_t *slot;
-  time_t begin = time (NULL);
+  const clock_t begin = clock (); /* of the processor */
   uint32_t low = 1000, high;
 
   spec.slots = 0xff;
@@ -395,7 +395,7 @@ test_iterations (void)
     put_be32 (f.bytes + HEADER_AT + LUKS_AT_SLOT (i) + LUKS_SLOT_ITERATIONS,
               high);
   check (find_key (&f, &spec, "wrong", key) == -E2BIG, "all together");
-  check (time (NULL) - begin <= 2, "it took too long");
+  check (clock () - begin <= 2 * CLOCKS_PER_SEC, "it took too long");
   memory_file_free (&f);
 }
 

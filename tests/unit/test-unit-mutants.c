@@ -1,8 +1,8 @@
 /* qcow2ext: the crash tests find what they look for.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * Where the engine orders its writes it can be told to break one rule (see
- * mutant.h).  Whichever it is, the crash tests must notice.
+ * The copies of the engine that this is linked with can be told to break one
+ * rule (see mutants/rules.mut).  Whichever it is, the crash tests must notice.
  *
  *   test-unit-mutants                   all of them
  *   test-unit-mutants NAME              one, with what it does
@@ -68,12 +68,18 @@
 #include <time.h>
 
 #include "crash-workloads.h"
-#include "base/mutant.h"
+#include "mutant.h"
 
 #define ROUNDS 20               /* of random workloads, if need be */
 #define STATES 400              /* of a workload */
 
 const char *qcow2_mutant;
+
+void
+sched_point (const char *name)
+{
+  (void) name;
+}
 
 /* The rules, as broken, and a workload that is tried first, perhaps with the
  * image that it needs.

@@ -34,7 +34,7 @@
 
 #include "crash-workloads.h"
 #include "disk/format.h"
-#include "base/mutant.h"
+#include "mutant.h"
 #include "scheduler.h"
 
 const char *qcow2_mutant;
@@ -357,6 +357,26 @@ commit_first_write (struct race *r, uint64_t c)
   return true;
 }
 
+/* Requests that share a sector but no byte, where a sector changes as a whole:
+ * it is encrypted.
+ */
+static bool
+one_sector (struct race *r, uint64_t c)
+{
+  const uint64_t at = r->variant & 1 ? 0 : c;
+
+  if (r->variant >= 4)
+    return false;
+  before (r, WRITE, 0, 2 * c);
+  before (r, FLUSH, 0, 0);
+  then (r, 0, WRITE, at + 40, 100);
+  then (r, 1, READ, at + 200, 100);
+  then (r, 1, r->variant & 2 ? ZERO : WRITE, at + 350, 7);
+  then (r, 1, READ, at, 512);
+  then (r, 2, READ, at + 400, 112);
+  return true;
+}
+
 /* The data file is found to be empty where it soon is not. */
 static bool
 hole_zero_write (struct race *r, uint64_t c)
@@ -402,7 +422,7 @@ static const struct {
       "pair-backing", "raw-stale" } },
   { "write-write", write_write,
     { "mixed", "backing", "snapshot", "compressed", "extended-backing",
-      "v2-backing", "pair-extended", "raw-stale" } },
+      "v2-backing", "pair-extended", "raw-stale", "encrypted" } },
   { "write-zero", write_zero,
     { "mixed", "backing", "compressed", "extended-backing", "pair-backing",
       "raw-stale" } },
@@ -414,11 +434,11 @@ static const struct {
       "raw-stale" } },
   { "read-reallocate", read_reallocate,
     { "mixed", "compressed", "extended", "v2", "snapshot", "pair",
-      "raw-full" } },
+      "raw-full", "encrypted-compressed" } },
   { "read-settle-reallocate", read_settle_reallocate, { "bitmaps" } },
   { "write-reallocate", write_reallocate,
     { "mixed", "compressed", "extended", "v2", "1-bit", "pair",
-      "raw-full" } },
+      "raw-full", "encrypted", "encrypted-raw" } },
   { "eviction-write", eviction_write,
     { "empty", "snapshot", "pair", "raw-empty" } },
   { "growth-write", growth_write,
@@ -438,6 +458,9 @@ static const struct {
   { "commit-first-write", commit_first_write,
     { "snapshot", "compressed-snapshot", "extended-snapshot", "empty",
       "pair" } },
+  { "one-sector", one_sector,
+    { "encrypted", "encrypted-extended", "encrypted-pair",
+      "encrypted-raw" } },
   { "hole-zero-write", hole_zero_write,
     { "pair-empty", "pair-extended", "raw-empty", "raw-extended" } },
   { "write-hole-write", write_hole_write,
@@ -1040,9 +1063,11 @@ run_schedule (const struct race *race, const struct schedule *schedule,
   set_up (&run, &files);
   first = run.log.count;
   run.log.hook = hook;
+  run.log.in_halves = race->spec->encrypted;
   run.log.opaque = &run;
   run.log.fault = race->fault;
   sched_run (race->threads, do_thread, &run, schedule, result);
+  run.log.in_halves = false;
   run.log.hook = NULL;
   if (result->deadlock) {
     snprintf (failure, 400, "a deadlock");

@@ -68,10 +68,7 @@ for opts in data_file=x.data "data_file=x.data,data_file_raw=on" \
     pid=$!
     cleanup_fn _kill_pid "$pid"
     cleanup_fn _kill_pidfile "$tmp/s.pid"
-    for ((i = 0; i < 200; i++)); do
-        [ -s s.pid ] && break
-        sleep 0.05
-    done
+    wait_until "nbdkit serves" [ -s s.pid ]
     "$PYTHON" client.py "$(uri s)"
     stop s
     clean

@@ -16,10 +16,8 @@ for kind in "${load_kinds[@]}"; do
         start_load "$kind" "$load_depth" clean
         kill -9 "${clients[@]}"
         wait "${clients[@]}" || :
-        for ((i = 0; i < 200; i++)); do
-            ! qemu-img check -q -f qcow2 x.qcow2 > check.out 2>&1 || break
-            sleep 0.05
-        done
+        wait_until "the image is complete" \
+                   qemu-img check -q -f qcow2 x.qcow2
         _running "$(< s.pid)" || fail "the server has gone"
         clean
         judge_load "$kind"

@@ -55,7 +55,7 @@ settled ()
 
 try ()
 {
-    local ending seed=0 i
+    local ending seed=0
     new_image -o "$1" x.qcow2 8M
     : > model.raw
     truncate -s 8M model.raw
@@ -66,10 +66,8 @@ try ()
         "$PYTHON" session.py "$(uri s)" "$seed" "$ending"
         if [ $ending = drop ]; then
             # The server may notice a moment later.
-            for ((i = 0; i < 100; i++)); do
-                qemu-img check -q -f qcow2 x.qcow2 > /dev/null 2>&1 && break
-                sleep 0.05
-            done
+            wait_until "the image is complete" \
+                       qemu-img check -q -f qcow2 x.qcow2
         fi
         settled
         case $1 in

@@ -32,7 +32,7 @@ for i in range (80):
 with open (name + ".raw", "wb") as f:
     f.write (model)
 os.rename (name + ".raw", name + ".model")
-time.sleep (60)
+time.sleep (600)
 END
 
 kinds=("cluster_size=64K" "cluster_size=4K,lazy_refcounts=on"
@@ -51,10 +51,7 @@ begin ()
         cleanup_fn _kill_pid "${clients[i]}"
     done
     for i in "${!kinds[@]}"; do
-        while [ ! -e "x$i.model" ]; do
-            _running "${clients[i]}" || fail "the client ended"
-            sleep 0.05
-        done
+        wait_until "client $i has written" [ -e "x$i.model" ]
     done
 }
 
@@ -71,9 +68,16 @@ finish ()
     same_file x3.model x3.data
 }
 
+# complete N: image N is sound, without a leak, and holds all of the model.
+complete ()
+{
+    qemu-img check -q -U -f qcow2 "x$1.qcow2" &&
+        qemu-img compare -q -U -f raw -F qcow2 "x$1.model" "x$1.qcow2"
+}
+
 begin
-sleep 6
 for i in "${!kinds[@]}"; do
+    wait_until "idle, x$i.qcow2 is complete" complete "$i"
     clean "x$i.qcow2" -U
     # The lock is still there.
     expect_fail lock qemu-img check -f qcow2 "x$i.qcow2"
@@ -90,15 +94,7 @@ done
 for i in "${!kinds[@]}"; do
     pid=$(< "x$i.pid")
     # Complete, though the server may wait for its client yet.
-    for ((j = 0; j < 160; j++)); do
-        if qemu-img check -q -U -f qcow2 "x$i.qcow2" > /dev/null 2>&1 &&
-           qemu-img compare -q -U -f raw -F qcow2 "x$i.model" "x$i.qcow2"
-        then
-            break
-        fi
-        sleep 0.05
-    done
-    [ $j -lt 160 ] || fail "SIGTERM did not complete x$i.qcow2"
+    wait_until "told to end, x$i.qcow2 is complete" complete "$i"
     if _running "$pid"; then
         kill -9 "$pid" || true
     fi

@@ -37,6 +37,12 @@ struct store_ops {
   /* The store's size in bytes as it is now. */
   int (*get_size) (struct store *, uint64_t *size);
 
+  /* The same for a store that keeps the size that it had when it was opened:
+   * looks whether it has become larger, and lets requests go up to there from
+   * now on.  NULL: get_size does.
+   */
+  int (*refresh_size) (struct store *, uint64_t *size);
+
   /* Tells whether the byte at offset is in a hole that reads as zeros, and
    * where the run of bytes ends of which the same is true: *end > offset,
    * which may be far away.  What lies past the store's end is a hole without
@@ -98,6 +104,13 @@ static inline int
 store_get_size (struct store *s, uint64_t *size)
 {
   return s->ops->get_size (s, size);
+}
+
+static inline int
+store_refresh_size (struct store *s, uint64_t *size)
+{
+  return s->ops->refresh_size ? s->ops->refresh_size (s, size)
+                              : s->ops->get_size (s, size);
 }
 
 static inline int

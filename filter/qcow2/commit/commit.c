@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "commit/commit.h"
 
 void
@@ -49,8 +48,6 @@ commit_is_dirty (struct commit *c)
 static void
 tell (struct commit *c, unsigned n, enum commit_progress progress)
 {
-  if (MUTANT (forget_failed_commit))
-    progress = COMMIT_ALL;
   while (n-- > 0)
     c->source[n].done (c->source[n].self, progress);
 }
@@ -76,11 +73,10 @@ write_new (struct commit *c, const struct batch *b)
 
   if ((r = batch_write (b, BATCH_NEW, c->file, c->limit)) < 0)
     return r;
-  if (c->data && !MUTANT (no_data_flush) && !MUTANT (collect_late)
+  if (c->data
       && (r = health_flush (c->health, c->data, FLUSH_NEW)) < 0)
     return r;
-  if ((c->data == NULL || !batch_is_empty (b, BATCH_NEW))
-      && !(MUTANT (no_image_flush) && !batch_is_empty (b, BATCH_POINTERS)))
+  if (c->data == NULL || !batch_is_empty (b, BATCH_NEW))
     return health_flush (c->health, c->file, FLUSH_NEW);
   return 0;
 }
@@ -94,8 +90,6 @@ write_pointers (struct commit *c, const struct batch *b)
       && ((r = batch_write (b, BATCH_POINTERS, c->file, c->limit)) < 0
           || (r = health_flush (c->health, c->file, FLUSH_POINTERS)) < 0))
     return r;
-  if (MUTANT (no_data_flush) && c->data)
-    health_flush (c->health, c->data, FLUSH_NEW);
   return 0;
 }
 
@@ -106,8 +100,6 @@ run (struct commit *c)
   struct batch b;
   int r;
 
-  if (MUTANT (collect_late) && c->data)
-    health_flush (c->health, c->data, FLUSH_NEW);
   if (!health_ok (c->health))
     return -EIO;
   batch_init (&b);
@@ -130,7 +122,7 @@ commit_run (struct commit *c)
   uint64_t wanted;
 
   LOCK_FOR_SCOPE (&c->lock);
-  wanted = c->nr_started + !(MUTANT (join_commit) && c->running);
+  wanted = c->nr_started + 1;
   while (c->nr_done < wanted) {
     int r;
 

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 
-#include "base/mutant.h"
 #include "base/report.h"
 #include "commit/health.h"
 
@@ -19,14 +18,6 @@ static const char *const flush_failed[] = {
   [FLUSH_BITMAPS] = "flushing the bitmaps failed",
   [FLUSH_REPAIR] = "flushing the repaired refcounts failed",
 };
-
-static bool
-forget (enum flush_reason reason)
-{
-  return (MUTANT (forget_failed_flush) && reason <= FLUSH_POINTERS)
-    || (MUTANT (forget_failed_link) && reason == FLUSH_GROWTH)
-    || (MUTANT (forget_failed_bitmap) && reason == FLUSH_BITMAPS);
-}
 
 int
 health_fail (struct health *h, const char *why)
@@ -60,7 +51,7 @@ health_flush (struct health *h, struct store *store, enum flush_reason reason)
 {
   const int r = store_flush (store);
 
-  if (r < 0 && !forget (reason))
+  if (r < 0)
     health_fail (h, flush_failed[reason]);
   return r;
 }
@@ -71,9 +62,8 @@ health_patch_header (struct health *h, uint64_t offset, const void *data,
 {
   int r;
 
-  if (((r = store_pwrite (h->file, data, len, offset)) < 0
-       || (!MUTANT (no_header_flush) && (r = store_flush (h->file)) < 0))
-      && !MUTANT (forget_failed_header))
+  if ((r = store_pwrite (h->file, data, len, offset)) < 0
+      || (r = store_flush (h->file)) < 0)
     /* It may be there or not: only a new look at the file tells. */
     health_fail (h, "the header could not be written");
   return r;

@@ -33,8 +33,6 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
-#include "base/pause-point.h"
 #include "data/bitmap-tracker.h"
 #include "data/writer.h"
 #include "disk/bitmap-directory.h"
@@ -186,7 +184,7 @@ mark_in_use (struct tracker *t)
                              rec->bitmap->flags | QCOW2_BITMAP_IN_USE)) < 0)
       return r;
   }
-  if (!MUTANT (bitmap_open_late) && (r = flush_file (t)) < 0)
+  if ((r = flush_file (t)) < 0)
     return r;
   t->mark = MARK_SET;
   return 0;
@@ -261,19 +259,11 @@ tracker_change_enter (struct tracker *t, struct epochs *epochs,
 {
   int r;
 
-  if (MUTANT (bitmap_look_first) && t && t->mark == MARK_SET) {
-    PAUSE_POINT ("change: looked first");
-    *ticket = epochs_enter (epochs);
-    record (t, count, offset);
-    return 0;
-  }
   for (;;) {
     *ticket = epochs_enter (epochs);
-    PAUSE_POINT ("change: in flight");
     if (t == NULL)
       return 0;
     if (t->mark == MARK_SET) {
-      PAUSE_POINT ("change: bitmaps are open");
       record (t, count, offset);
       return 0;
     }
@@ -358,12 +348,11 @@ store_all (struct tracker *t)
   if ((r = for_dirty_chunks (t, store_chunk)) < 0)
     return r;
   /* The bits, and the counts of their clusters, before what refers to them. */
-  if (!MUTANT (bitmap_table_early)
-      && ((r = commit_run (&t->w->commit)) < 0 || (r = flush_file (t)) < 0))
+  if ((r = commit_run (&t->w->commit)) < 0 || (r = flush_file (t)) < 0)
     return r;
   if ((r = for_dirty_chunks (t, store_entry)) < 0)
     return r;
-  if (!MUTANT (bitmap_close_early) && (r = flush_file (t)) < 0)
+  if ((r = flush_file (t)) < 0)
     return r;
 
   for (size_t i = 0; i < t->count; i++) {
@@ -384,9 +373,8 @@ is_busy (struct tracker *t)
   unsigned epoch;
 
   deferred_free_reap (&w->frees);
-  return !MUTANT (bitmap_no_grace)
-    && !(epochs_advance (&w->epochs, &epoch)
-         ? epochs_drained (&w->epochs, epoch) : epochs_idle (&w->epochs));
+  return !(epochs_advance (&w->epochs, &epoch)
+           ? epochs_drained (&w->epochs, epoch) : epochs_idle (&w->epochs));
 }
 
 int

@@ -22,7 +22,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "data/cow.h"
 #include "data/read.h"
 #include "map/mapping.h"
@@ -117,9 +116,7 @@ read_fill (const struct cow_write *c, uint8_t *buf, uint64_t start,
     memset (buf, 0, end - start);
     return 0;
   }
-  r = MUTANT (no_cow) ? 0 : layer_read (c->layer, buf, disk_end - start, start);
-  if (MUTANT (no_cow))
-    memset (buf, 0, disk_end - start);
+  r = layer_read (c->layer, buf, disk_end - start, start);
   memset (buf + (disk_end - start), 0, end - disk_end);
   return r;
 }
@@ -168,7 +165,7 @@ write_data (const struct cow_write *c, const uint8_t *data)
   int r;
 
   if ((c->fill_start == c->data_start && c->fill_end == c->data_end)
-      || (c->fill_is_zero && (c->place.reads_as_zeros || MUTANT (no_fill))))
+      || (c->fill_is_zero && c->place.reads_as_zeros))
     return store_pwrite (c->layer->clusters, data, count,
                          host_of (c, c->data_start));
 
@@ -202,17 +199,9 @@ run_write (struct cow_write *c, const uint8_t *data, const struct run *run)
 {
   int r = prepare (c, run, c->data_start + run->length);
 
-  if (r == 0 && MUTANT (publish_first))
-    r = publish (c);
-  if (r == 0 && MUTANT (lock_across_io)) {
-    LOCK_FOR_SCOPE (&c->w->update.lock);
+  if (r == 0)
     r = write_data (c, data);
-  }
-  else if (r == 0)
-    r = write_data (c, data);
-  if (r < 0 && c->place.is_new && MUTANT (publish_failed))
-    c->place.is_new = publish (c) < 0;
-  if (r == 0 && !MUTANT (publish_first))
+  if (r == 0)
     r = publish (c);
   return r;
 }
@@ -237,15 +226,11 @@ cow_write (struct writer *w, const uint8_t *data, uint64_t count,
   start = round_down (offset, size);
   end = round_up (offset + count, size);
 
-  if (MUTANT (look_first))
-    mapping_lookup (layer, offset, count, &run);
-  range_lock_take (&w->ranges, &lock,
-                   MUTANT (no_range_lock) ? UINT64_MAX : start, end);
+  range_lock_take (&w->ranges, &lock, start, end);
   place->ops->begin (place, &c.place, start, end);
 
   /* The request that held this range has ended: look only now. */
-  if (!MUTANT (look_first))
-    mapping_lookup (layer, offset, count, &run);
+  mapping_lookup (layer, offset, count, &run);
   if (run.type == RUN_INVALID)
     r = mapping_report (layer, offset, &run);
   else if (run.type != RUN_DATA || !run.copied) {

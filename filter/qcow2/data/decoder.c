@@ -23,7 +23,6 @@
 
 #include "data/decoder.h"
 #include "disk/format.h"
-#include "base/mutant.h"
 
 /* The most that a frame may ask to be remembered, as a power of two: more
  * than any cluster, much less than zstd's own limit of 128 MiB.
@@ -162,12 +161,6 @@ int
 decoder_run (struct decoder *d, unsigned compression_type, const void *data,
              size_t size, void *out, size_t out_size)
 {
-  if (MUTANT (read_past_input))
-    size++;
-  if (MUTANT (write_past_output))
-    out_size++;
-  if (MUTANT (write_before_output))
-    out = (uint8_t *) out - 1;
   if (compression_type == QCOW2_COMPRESSION_ZSTD)
     return run_zstd (d, data, size, out, out_size);
   return run_deflate (d, data, size, out, out_size);

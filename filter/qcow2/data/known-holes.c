@@ -5,7 +5,6 @@
 #include "build-config.h"
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "data/known-holes.h"
 
 void
@@ -40,7 +39,7 @@ known_holes_add (struct known_holes *h, uint64_t start, uint64_t end,
   unsigned smallest = 0;
 
   LOCK_FOR_SCOPE (&h->lock);
-  if (h->generation != generation && !MUTANT (hole_found_late))
+  if (h->generation != generation)
     return;
   /* Those that it touches become one with it.  So holes add up, although each
    * ends where a cluster was written to: that is mapped.

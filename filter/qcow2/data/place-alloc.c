@@ -4,7 +4,6 @@
 
 #include "build-config.h"
 
-#include "base/mutant.h"
 #include "data/place.h"
 #include "map/mapping.h"
 #include "space/allocator.h"
@@ -92,7 +91,7 @@ end_write (struct place *place, struct placement *p, int error,
            uint64_t start, uint64_t end)
 {
   (void) start, (void) end;
-  if (error && p->is_new && !MUTANT (keep_after_failure))
+  if (error && p->is_new)
     allocator_give_back (place->update->counts, p->host, p->clusters);
 }
 

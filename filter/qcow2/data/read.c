@@ -12,7 +12,6 @@
 #include <string.h>
 
 #include "base/bits.h"
-#include "base/mutant.h"
 #include "data/decoded-cache.h"
 #include "data/read.h"
 #include "data/writer.h"
@@ -109,10 +108,6 @@ layer_read (struct layer *layer, void *buf, size_t count, uint64_t offset)
   /* What we look up must not be given to another guest cluster before we
    * have read it.
    */
-  if (MUTANT (refuse_reads) && w && !health_ok (&w->health))
-    return -EIO;
-  if (MUTANT (read_uncounted))
-    w = NULL;
   if (w)
     ticket = epochs_enter (&w->epochs);
   r = read_range (layer, buf, count, offset);

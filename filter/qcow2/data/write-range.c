@@ -8,7 +8,6 @@
 
 #include "build-config.h"
 
-#include "base/mutant.h"
 #include "data/cow.h"
 #include "data/write-range.h"
 #include "map/mapping.h"
@@ -28,7 +27,7 @@ write_range (struct writer *w, const uint8_t *data, uint64_t count,
     mapping_lookup (layer, offset, count, &run);
     if (run.type == RUN_INVALID)
       return mapping_report (layer, offset, &run);
-    if (run.type == RUN_DATA && (run.copied || MUTANT (write_shared))) {
+    if (run.type == RUN_DATA && run.copied) {
       done = run.length;
       if (!w->place.fixed)
         r = mapping_check_target (&w->update, run.host, run.length);

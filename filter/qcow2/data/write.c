@@ -16,6 +16,7 @@
 #include "data/write.h"
 #include "data/zero.h"
 #include "map/l2-cache.h"
+#include "space/allocator.h"
 
 /* Bytes that were let go of and wait for a commit, before one is made. */
 #define FREED_MAX (UINT64_C (64) << 20)
@@ -56,12 +57,17 @@ commit_if_needed (struct writer *w)
   return 0;
 }
 
-/* Frees what is waiting to be free, because space has run out.  Returns
- * whether there was something.  The caller is not under way.
+/* Looks for space, because it has run out: a device may have been enlarged, and
+ * clusters may be waiting to be free.  Returns whether there was something.
+ * The caller is not under way.
  */
 static bool
 reclaim_space (struct writer *w)
 {
+  if (allocator_look_again (&w->counts)) {
+    w->said_no_space = false;
+    return true;
+  }
   if (deferred_free_is_empty (&w->frees))
     return false;
   /* The first commit makes it durable, after which requests have to end that

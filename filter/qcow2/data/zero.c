@@ -13,7 +13,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "data/write-range.h"
 #include "data/zero.h"
 #include "map/mapping.h"
@@ -31,7 +30,7 @@ zero_in_place (const struct zero_request *z, uint64_t count, uint64_t host)
   struct store *store = z->w->layer->clusters;
   int r;
 
-  if (z->trim && !z->w->place.is_disk) {
+  if (z->trim) {
     r = store_discard (store, count, host);
     return r == -ENOTSUP ? 0 : r;
   }
@@ -90,11 +89,11 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
   return r;
 }
 
-/* Zeroes a range in a data file that is the disk.  Where nothing is mapped, the file may
- * hold anything, so that the whole of each subcluster is zeroed.
+/* Zeroes a range in a data file that is the disk.  Where nothing is mapped, the
+ * file may hold anything, so that the whole of each subcluster is zeroed.
  */
 static int
-zero_raw (const struct zero_request *z, const struct run *run, uint64_t offset)
+zero_disk (const struct zero_request *z, const struct run *run, uint64_t offset)
 {
   struct layer *layer = z->w->layer;
   uint64_t from = offset, to = offset + run->length;
@@ -112,23 +111,23 @@ zero_run (const struct zero_request *z, const struct run *run, uint64_t offset,
           uint64_t *done)
 {
   struct layer *layer = z->w->layer;
-  const uint64_t unit = layer_subcluster_size (layer);
+  const uint64_t subcluster = layer_subcluster_size (layer);
   const uint64_t end = offset + run->length;
-  const uint64_t whole_end = end == layer->size ? end : round_down (end, unit);
-  const uint64_t next_unit = round_up (offset + 1, unit);
+  const uint64_t whole_end =
+    end == layer->size ? end : round_down (end, subcluster);
+  const uint64_t next = round_up (offset + 1, subcluster);
   int r;
 
   if (run->type == RUN_INVALID)
     return mapping_report (layer, offset, run);
 
   *done = run->length;
-  if (z->w->place.is_disk && !MUTANT (raw_zero_in_table)
-      && !(MUTANT (raw_trim_in_table) && z->trim))
-    return zero_raw (z, run, offset);
+  if (z->w->place.is_disk)
+    return zero_disk (z, run, offset);
   if (run->type == RUN_UNALLOCATED && layer_nothing_below (layer, offset))
     return 0;
 
-  if (offset % unit == 0 && whole_end > offset) {
+  if (offset % subcluster == 0 && whole_end > offset) {
     r = zero_entries (z, whole_end - offset, offset, done);
     if (r < 0 || *done)
       return r;
@@ -137,7 +136,7 @@ zero_run (const struct zero_request *z, const struct run *run, uint64_t offset,
   }
 
   /* Part of a subcluster. */
-  *done = min64 (end, next_unit) - offset;
+  *done = min64 (end, next) - offset;
   if (run->type == RUN_ZERO)
     return 0;
   if (run->type == RUN_DATA && run->copied) {
@@ -164,16 +163,12 @@ zero_range (const struct zero_request *z, uint64_t count, uint64_t offset)
     struct run run;
     int r;
 
-    if (MUTANT (zero_looks_first))
-      mapping_lookup (layer, offset, n, &run);
     range_lock_take (&w->ranges, &lock, round_down (offset, size),
                      round_up (offset + n, size));
 
     /* The request that held this range has ended: look only now. */
-    if (!MUTANT (zero_looks_first))
-      mapping_lookup (layer, offset, n, &run);
+    mapping_lookup (layer, offset, n, &run);
     r = zero_run (z, &run, offset, &done);
-
     range_lock_drop (&w->ranges, &lock);
 
     if (r == 1)
@@ -190,12 +185,13 @@ int
 zero_check_fast (const struct zero_request *z, uint64_t count, uint64_t offset)
 {
   struct layer *layer = z->w->layer;
-  const uint64_t unit = layer_subcluster_size (layer);
+  const uint64_t subcluster = layer_subcluster_size (layer);
 
   for (struct run run; count > 0; offset += run.length, count -= run.length) {
     const uint64_t end = offset + count;
     const bool partial =
-      offset % unit || (end % unit && end != layer->size);
+      offset % subcluster
+      || (end % subcluster && end != layer->size);
 
     mapping_lookup (layer, offset, count, &run);
     if (run.type == RUN_INVALID)

@@ -6,7 +6,6 @@
 
 #include <errno.h>
 
-#include "base/mutant.h"
 #include "disk/l2-entry.h"
 
 static void
@@ -141,9 +140,7 @@ l2_entry_classify (const struct geometry *g, uint64_t file_size,
   if (run->type == RUN_DATA) {
     run->host = host + within;
     run->copied = g->has_data_file || (entry & QCOW2_COPIED);
-    if (!g->has_data_file
-        && (MUTANT (need_whole_cluster) ? host + geometry_cluster_size (g)
-                                        : host) >= file_size)
+    if (!g->has_data_file && host >= file_size)
       invalid (run, "the cluster lies past the end of the file");
   }
 }
@@ -156,7 +153,7 @@ l2_entry_refers_to (const struct geometry *g, uint64_t entry,
     uint32_t size;
 
     l2_entry_compressed_range (g, entry, offset, &size);
-    *length = MUTANT (compressed_start_only) ? 1 : size;
+    *length = size;
     return true;
   }
   *offset = entry & QCOW2_L2_OFFSET;
@@ -229,10 +226,6 @@ l2_entry_make_zero (const struct geometry *g, uint32_t mask, bool keep_place,
   if (g->version < 3) {
     *entry = 0;
     return nothing_below;
-  }
-  if (MUTANT (zero_uncovers)) {
-    *entry = 0;
-    return true;
   }
   *entry = QCOW2_L2_ZERO | place;
   return true;

@@ -10,7 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/mutant.h"
 #include "disk/bitmap-directory.h"
 #include "disk/snapshot.h"
 #include "disk/table.h"
@@ -176,8 +175,6 @@ open_qcow2 (struct layer *layer, const struct image_options *options,
     return r;
   layer->geo = geometry_of_header (h);
   layer->size = h->size;
-  if (MUTANT (refuse_dirty) && (h->incompatible & QCOW2_INCOMPAT_DIRTY))
-    return -EINVAL;
   debug_header (layer, depth);
   if (options->warn)
     warn_about_state (layer);

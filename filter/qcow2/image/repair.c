@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "image/check.h"
 #include "image/repair.h"
 
@@ -49,7 +48,7 @@ rebuild_counts (struct writer *w)
   /* An attempt before this one may have written counts, and then failed: the
    * commit found nothing to write, and so had nothing to flush.
    */
-  if (r == 0 && !MUTANT (repair_unflushed))
+  if (r == 0)
     r = health_flush (&w->health, w->layer->file, FLUSH_REPAIR);
   if (r == 0) {
     r = layer_check (w->layer, false, &result);
@@ -72,13 +71,6 @@ repair_dirty (struct writer *w)
 
   if (!(layer->header.incompatible & QCOW2_INCOMPAT_DIRTY))
     return 0;
-  if (MUTANT (clean_before_counts)) {
-    const be64 field = be64_make (bits);
-
-    health_patch_header (&w->health, offsetof (struct qcow2_header,
-                                               incompatible_features),
-                         &field, sizeof field);
-  }
   r = rebuild_counts (w);
   if (r < 0) {
     report_error ("%s: the image was not closed properly and cannot be "
@@ -105,7 +97,7 @@ clear_autoclear (struct writer *w)
   const be64 field = be64_make (bits);
   int r;
 
-  if (h->version < 3 || bits == h->autoclear || MUTANT (keep_autoclear))
+  if (h->version < 3 || bits == h->autoclear)
     return 0;
   r = health_patch_header (&w->health, offsetof (struct qcow2_header,
                                                  autoclear_features),
@@ -134,7 +126,7 @@ repair_data_file (struct writer *w)
   if (!layer->geo.data_file_raw)
     return 0;
   r = store_get_size (layer->clusters, &size);
-  if (r == 0 && size < layer->size && !MUTANT (raw_short))
+  if (r == 0 && size < layer->size)
     r = store_resize (layer->clusters, layer->size);
   if (r < 0)
     report_error ("%s: the external data file %s cannot be extended to the "

@@ -11,8 +11,6 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/mutant.h"
-#include "base/pause-point.h"
 #include "data/bitmap-tracker.h"
 #include "data/writer.h"
 #include "image/settle.h"
@@ -26,14 +24,14 @@ commit_all (struct writer *w, bool is_clean)
 {
   int r = 0;
 
-  for (unsigned i = 0; i < (MUTANT (settle_once) ? 1 : 4) && r == 0; i++) {
+  for (unsigned i = 0; i < 4 && r == 0; i++) {
     bool dirty;
 
     if (i > 0)
       deferred_free_reap (&w->frees);
     dirty = commit_is_dirty (&w->commit)
       || !deferred_free_is_empty (&w->frees);
-    if (!dirty && (i > 0 || is_clean || MUTANT (settle_tables_only)))
+    if (!dirty && (i > 0 || is_clean))
       break;
     r = commit_run (&w->commit);
   }
@@ -55,7 +53,6 @@ layer_settle (struct layer *layer, bool idle)
   if (idle && was_active)
     return 0;                   /* next time */
 
-  PAUSE_POINT ("settle: nothing was active");
   was_settled = atomic_exchange (&w->settled, true);
   r = commit_all (w, idle && was_settled);
   if (r == 0) {
@@ -68,6 +65,8 @@ layer_settle (struct layer *layer, bool idle)
   known_holes_forget (&w->place.holes);
   if (r == 0 && !range_locks_any (&w->ranges))
     r = allocator_trim_tail (&w->counts);
+  if (r == -ENOSPC)
+    allocator_look_again (&w->counts); /* for the next time */
   if (r < 0 || w->active)       /* a request came in between */
     w->settled = false;
   if (r < 0)

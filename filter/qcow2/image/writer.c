@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "data/bitmap-tracker.h"
 #include "data/decoded-cache.h"
 #include "data/encoder.h"
@@ -166,7 +165,7 @@ static int
 writer_start (struct writer *w)
 {
   LOCK_FOR_SCOPE (&w->start_lock);
-  if (!w->started || MUTANT (start_twice)) {
+  if (!w->started) {
     const int r = prepare (w);
 
     if (r == -ENOSPC && health_ok (&w->health)) { /* there may be space
@@ -192,8 +191,7 @@ layer_flush (struct layer *layer)
   struct writer *w = layer->writer;
 
   /* Nothing was written: nothing of ours can be lost. */
-  if (w == NULL || !w->started || w->start_error == -EROFS
-      || (MUTANT (flush_tables_only) && !commit_is_dirty (&w->commit)))
+  if (w == NULL || !w->started || w->start_error == -EROFS)
     return 0;
   return commit_run (&w->commit);
 }

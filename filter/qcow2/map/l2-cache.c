@@ -10,7 +10,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "map/l2-cache.h"
 
 struct l2_cache *
@@ -59,19 +58,6 @@ insert_table (struct l2_cache *cache, struct l2_table *t)
   t->next->prev = t;
 }
 
-/* What eviction must not do: to write a table, in no order. */
-static void __attribute__ ((unused))
-write_out (const struct l2_table *t)
-{
-  const size_t size = layer_cluster_size (t->layer);
-  CLEANUP_FREE void *buf = malloc (size);
-
-  if (buf) {
-    l2_table_encode (t, 0, size / QCOW2_SECTOR_SIZE, buf);
-    store_pwrite (t->layer->file, buf, size, t->host);
-  }
-}
-
 /* Takes tables out until the limit is met, all but "keep" and those that hold
  * what is not on disk yet (the writer commits before these are too many).
  * Returns them as a list (by ->next) for the caller to free when it has let
@@ -86,16 +72,6 @@ evict (struct l2_cache *cache, const struct l2_table *keep)
   while (cache->bytes > cache->limit && looks-- > 0) {
     struct l2_table *t = cache->hand;
 
-    if (MUTANT (evict_dirty) && t != keep && t->is_dirty)
-      write_out (t);
-    if (MUTANT (evict_busy) && t != keep && t->in_commit && !t->is_dirty) {
-      static struct l2_table *gone; /* never freed: the commit has it */
-
-      remove_table (cache, t);
-      t->next = gone;
-      gone = t;
-      continue;
-    }
     if (t == keep || t->is_dirty || t->is_new || t->in_commit
         || atomic_load_explicit (&t->used, memory_order_relaxed)) {
       atomic_store_explicit (&t->used, false, memory_order_relaxed);
@@ -203,7 +179,7 @@ l2_cache_load (struct layer *layer, uint32_t l1_index, const char **why)
   reader = brlock_read (&cache->lock);
   cached = layer->l2[l1_index] != NULL;
   pthread_mutex_unlock (reader);
-  if (cached && !MUTANT (load_twice))
+  if (cached)
     return 0;
 
   /* A table moves only while it is in memory, so it stays here for as long
@@ -298,8 +274,7 @@ l2_cache_done (struct l2_cache *cache, enum commit_progress progress)
       continue;
     for (size_t s = 0; s < sectors; s++)
       set_bit (t->dirty, s);
-    t->is_new |= t->was_new
-      && (progress == COMMIT_NOTHING || MUTANT (fresh_again));
+    t->is_new |= t->was_new && progress == COMMIT_NOTHING;
     l2_cache_mark_dirty (cache, t);
   }
   brlock_write_unlock (&cache->lock);

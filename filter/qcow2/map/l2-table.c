@@ -11,7 +11,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "map/l2-table.h"
 
 /* Can tables of the layer be compact, if all entries are sound? */
@@ -285,9 +284,8 @@ l2_table_collect (const struct l2_table *t, struct batch *batch)
   int r;
 
   if (t->is_new) {
-    r = batch_add (batch, MUTANT (table_with_pointer) ? BATCH_POINTERS
-                                                      : BATCH_NEW,
-                   t->host, sectors (t) * QCOW2_SECTOR_SIZE, &data);
+    r = batch_add (batch, BATCH_NEW, t->host,
+                   sectors (t) * QCOW2_SECTOR_SIZE, &data);
     if (r == 0)
       l2_table_encode (t, 0, sectors (t), data);
     return r;

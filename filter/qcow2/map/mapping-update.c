@@ -9,7 +9,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "disk/l2-entry.h"
 #include "map/l2-cache.h"
 #include "map/mapping-update.h"
@@ -96,8 +95,7 @@ unlock_table (struct mapping_update *u)
 static bool
 is_own (const struct layer *layer, uint32_t l1_index)
 {
-  return (layer_l1_entry (layer, l1_index) & QCOW2_COPIED
-          || MUTANT (share_table))
+  return layer_l1_entry (layer, l1_index) & QCOW2_COPIED
     && layer_l2_offset (layer, l1_index);
 }
 
@@ -109,7 +107,7 @@ make_table (struct mapping_update *u, uint32_t l1_index, uint64_t host)
   struct layer *layer = u->layer;
 
   LOCK_FOR_SCOPE (&u->lock);
-  if (layer_l2_offset (layer, l1_index) && !MUTANT (table_twice))
+  if (layer_l2_offset (layer, l1_index))
     return 1;
   if (l2_cache_create (layer, l1_index, host) == NULL)
     return -ENOMEM;
@@ -154,11 +152,11 @@ mapping_own_table (struct mapping_update *u, uint32_t l1_index)
   r = allocator_alloc_table (u->counts, NULL, &host);
   if (r < 0)
     return r == -ENOSPC && is_own (layer, l1_index) ? 0 : r;
-  if (layer_l2_offset (layer, l1_index) == 0 || MUTANT (table_twice))
+  if (layer_l2_offset (layer, l1_index) == 0)
     r = make_table (u, l1_index, host);
   else
     r = move_table (u, l1_index, host);
-  if (r < 0 || (r == 1 && !MUTANT (keep_raced_table)))
+  if (r < 0 || r == 1)
     allocator_give_back_table (u->counts, host);
   return r < 0 ? r : 0;
 }
@@ -328,19 +326,8 @@ collect (void *self, struct batch *batch)
   struct mapping_update *u = self;
   int r;
 
-  if (MUTANT (l1_after_l2)) {
-    LOCK_FOR_SCOPE (&u->lock);
-    if ((r = l2_cache_collect (u->layer->tables, batch)) < 0)
-      return r;
-    l2_cache_clean (u->layer->tables);
-  }
   LOCK_FOR_SCOPE (&u->lock);
-  if (MUTANT (l1_after_l2)) {
-    r = l1_table_collect (&u->l1, batch);
-    l1_table_clean (&u->l1);
-  }
-  else
-    r = collect_tables (u, batch);
+  r = collect_tables (u, batch);
   if (r == 0)
     deferred_free_take (u->frees);
   return r;

@@ -8,7 +8,6 @@
 #include <stdlib.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "space/allocator.h"
 
 /* Finds the first free cluster at or after the hint. */
@@ -75,8 +74,7 @@ allocator_take (struct refcounts *rc, uint64_t want, uint64_t *offset,
   for (uint64_t i = 0; i < n; i++)
     refblock_set (rc, b, (first + i) & mask, 1);
 
-  *zero = (first >= rc->end.zero_from && rc->end.can_grow)
-    || MUTANT (all_virgin);
+  *zero = first >= rc->end.zero_from && rc->end.can_grow;
   rc->free_hint = first + n;
   file_end_extend (&rc->end, first + n);
   *offset = first << rc->end.cluster_bits;
@@ -119,7 +117,7 @@ allocator_alloc_table (struct refcounts *rc, const void *content,
     }
   }
   r = store_pwrite (rc->file, content ? content : zeros, size, *offset);
-  if (r < 0 && !MUTANT (keep_failed_table))
+  if (r < 0)
     allocator_give_back_table (rc, *offset);
   return r;
 }
@@ -139,6 +137,17 @@ allocator_give_back_table (struct refcounts *rc, uint64_t offset)
   metadata_map_remove (rc->metadata, offset >> rc->end.cluster_bits);
   if (health_ok (rc->health))
     refcounts_drop (rc, offset, refcounts_cluster_size (rc));
+}
+
+bool
+allocator_look_again (struct refcounts *rc)
+{
+  uint64_t size;
+
+  if (rc->end.can_grow || store_refresh_size (rc->file, &size) < 0)
+    return false;
+  LOCK_FOR_SCOPE (&rc->lock);
+  return file_end_enlarged (&rc->end, size);
 }
 
 int
@@ -170,11 +179,9 @@ allocator_trim_tail (struct refcounts *rc)
   int r;
 
   LOCK_FOR_SCOPE (&rc->lock);
-  if (!rc->end.can_grow || !health_ok (rc->health) || MUTANT (no_trim_tail))
+  if (!rc->end.can_grow || !health_ok (rc->health))
     return 0;
-  for (end = rc->end.used_end;
-       end > (MUTANT (trim_below_start) ? 1 : rc->end.initial_clusters);
-       end--) {
+  for (end = rc->end.used_end; end > rc->end.initial_clusters; end--) {
     if ((r = refcounts_get (rc, end - 1, &count)) < 0)
       return r;
     if (count)
@@ -191,6 +198,16 @@ allocator_trim_tail (struct refcounts *rc)
 
   if ((r = store_get_size (rc->file, &size)) < 0)
     return r;
+  /* Nothing of this session is there: somebody else has written to the file,
+   * without locks.
+   */
+  if (size > rc->end.used_end << bits) {
+    report_error ("%s: another program has added to the image while it was "
+                  "written to here; what it has added is not cut off, but the "
+                  "image may be damaged: see what qemu-img check says",
+                  rc->file->name);
+    return 0;
+  }
   if (size != wanted && (r = store_resize (rc->file, wanted)) < 0)
     return r;
   if (end < rc->end.used_end)

@@ -35,6 +35,11 @@ void allocator_give_back (struct refcounts *rc, uint64_t offset,
                           uint64_t clusters);
 void allocator_give_back_table (struct refcounts *rc, uint64_t offset);
 
+/* Looks whether a file that cannot grow by itself (a device) has been enlarged,
+ * and returns whether it has: there are new clusters then.
+ */
+bool allocator_look_again (struct refcounts *rc);
+
 /* Finds the last free cluster of a file that cannot grow, without taking it. */
 int allocator_last_free (struct refcounts *rc, uint64_t *offset);
 

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "space/deferred-free.h"
 
 /* Each cluster that it touches loses one reference. */
@@ -89,26 +88,12 @@ deferred_free_reserve (struct deferred_free *df, size_t n)
   return list_reserve (&df->pending, n);
 }
 
-static void
-release_at_once (struct deferred_free *df, uint64_t offset, uint64_t length)
-{
-  LOCK_FOR_SCOPE (&df->counts->lock);
-  refcounts_drop (df->counts, offset, length);
-}
-
 void
 deferred_free_add (struct deferred_free *df, uint64_t offset, uint64_t length,
                    bool table)
 {
   const uint64_t size = refcounts_cluster_size (df->counts);
   struct freed *last = NULL;
-
-  if (MUTANT (reuse_before_durable)) {
-    release_at_once (df, offset, length);
-    return;
-  }
-  if (MUTANT (discard_early) && !table)
-    store_discard (df->counts->file, length, offset);
 
   LOCK_FOR_SCOPE (&df->lock);
   df->pending_bytes += length;
@@ -133,12 +118,6 @@ deferred_free_is_pending (struct deferred_free *df)
 void
 deferred_free_take (struct deferred_free *df)
 {
-  if (MUTANT (lower_first)) {
-    pthread_mutex_lock (&df->lock);
-    list_move (&df->committed, &df->pending);
-    pthread_mutex_unlock (&df->lock);
-    deferred_free_reap (df);
-  }
   LOCK_FOR_SCOPE (&df->lock);
   /* What a commit could not put back, for want of memory, goes first. */
   list_move (&df->in_commit, &df->pending);
@@ -239,16 +218,6 @@ check_range (struct refcounts *rc, const struct freed *f)
   return 0;
 }
 
-static void
-discard_late (struct refcounts *rc, uint64_t offset)
-{
-  const uint64_t cluster = offset >> rc->end.cluster_bits;
-  uint64_t count;
-
-  if (refcounts_get (rc, cluster, &count) == 0 && count == 0)
-    discard (rc, cluster, 1);
-}
-
 /* Releases what is draining: all, or as much as can be. */
 static int
 release (struct deferred_free *df)
@@ -281,8 +250,6 @@ release (struct deferred_free *df)
       return r;
     df->bytes -= f->length;
     list->count--;
-    if (MUTANT (discard_late))
-      discard_late (rc, f->offset);
   }
   return 0;
 }
@@ -302,7 +269,7 @@ claim_draining (struct deferred_free *df)
       return false;
     list_move (&df->draining, &df->committed);
   }
-  if ((!MUTANT (no_grace) && !epochs_drained (df->epochs, df->grace))
+  if (!epochs_drained (df->epochs, df->grace)
       || !health_ok (df->counts->health))
     return false;
   df->reaping = true;

@@ -5,8 +5,6 @@
 #include "build-config.h"
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
-#include "base/pause-point.h"
 #include "space/epochs.h"
 
 void
@@ -33,13 +31,11 @@ epochs_enter (struct epochs *e)
   for (;;) {
     const unsigned epoch = atomic_load (&e->epoch);
 
-    PAUSE_POINT ("enter: the set is known");
     t.parity = epoch & 1;
     atomic_fetch_add (&e->slot[t.slot].count[t.parity], 1);
     /* An advance in between may have found nobody there: the request would
      * count under the wrong parity.
      */
-    PAUSE_POINT ("enter: counted");
     if (atomic_load (&e->epoch) == epoch)
       return t;
     atomic_fetch_sub (&e->slot[t.slot].count[t.parity], 1);
@@ -66,9 +62,8 @@ epochs_advance (struct epochs *e, unsigned *old)
 {
   LOCK_FOR_SCOPE (&e->lock);
   *old = atomic_load (&e->epoch);
-  if (!is_empty (e, (*old + 1) & 1) && !MUTANT (flip_early))
+  if (!is_empty (e, (*old + 1) & 1))
     return false;
-  PAUSE_POINT ("flip: the old set is empty");
   atomic_fetch_add (&e->epoch, 1);
   return true;
 }

@@ -63,6 +63,18 @@ file_end_extend (struct file_end *end, uint64_t cluster)
     atomic_store_explicit (end->file_size, size, memory_order_relaxed);
 }
 
+/* A file that cannot grow by itself has this size now, in bytes.  Returns
+ * whether that is more than before.
+ */
+static inline bool
+file_end_enlarged (struct file_end *end, uint64_t size)
+{
+  if (size <= file_end_size (end))
+    return false;
+  atomic_store_explicit (end->file_size, size, memory_order_relaxed);
+  return true;
+}
+
 /* The file was cut off there. */
 static inline void
 file_end_cut (struct file_end *end, uint64_t cluster)

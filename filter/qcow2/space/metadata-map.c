@@ -11,100 +11,24 @@
 #include "base/cleanup.h"
 #include "space/metadata-map.h"
 
-/* --- a set --- */
-
-static size_t
-set_slot (const struct cluster_set *s, uint64_t cluster)
-{
-  return (cluster * UINT64_C (0x9e3779b97f4a7c15)) >> 20 & (s->room - 1);
-}
-
-static bool
-set_contains (const struct cluster_set *s, uint64_t cluster)
-{
-  if (s->room == 0)
-    return false;
-  for (size_t i = set_slot (s, cluster); s->slot[i];
-       i = (i + 1) & (s->room - 1))
-    if (s->slot[i] == cluster + 1)
-      return true;
-  return false;
-}
-
-static void
-set_insert (struct cluster_set *s, uint64_t cluster)
-{
-  size_t i = set_slot (s, cluster);
-
-  while (s->slot[i] && s->slot[i] != cluster + 1)
-    i = (i + 1) & (s->room - 1);
-  if (s->slot[i] == 0)
-    s->count++;
-  s->slot[i] = cluster + 1;
-}
-
-static void
-set_remove (struct cluster_set *s, uint64_t cluster)
-{
-  size_t i = set_slot (s, cluster);
-
-  while (s->slot[i] != cluster + 1)
-    i = (i + 1) & (s->room - 1);
-  s->slot[i] = 0;
-  s->count--;
-  /* The elements behind it, up to an empty slot, must find their place again.
-   */
-  for (i = (i + 1) & (s->room - 1); s->slot[i]; i = (i + 1) & (s->room - 1)) {
-    const uint64_t moved = s->slot[i] - 1;
-
-    s->slot[i] = 0;
-    s->count--;
-    set_insert (s, moved);
-  }
-}
-
-/* Doubles the set when it is half full.  Returns the old slots to free. */
-static int
-set_reserve (struct cluster_set *s, uint64_t **old)
-{
-  struct cluster_set bigger = { .room = s->room ? 2 * s->room : 64 };
-
-  *old = NULL;
-  if (s->count * 2 < s->room)
-    return 0;
-  bigger.slot = calloc (bigger.room, sizeof *bigger.slot);
-  if (bigger.slot == NULL)
-    return -ENOMEM;
-  for (size_t i = 0; i < s->room; i++)
-    if (s->slot[i])
-      set_insert (&bigger, s->slot[i] - 1);
-  *old = s->slot;
-  *s = bigger;
-  return 0;
-}
-
-static void
-set_free (struct cluster_set *s)
-{
-  free (s->slot);
-  memset (s, 0, sizeof *s);
-}
-
-/* --- the map --- */
-
 void
 metadata_map_init (struct metadata_map *m, unsigned cluster_bits)
 {
   memset (m, 0, sizeof *m);
   m->cluster_bits = cluster_bits;
   brlock_init (&m->lock);
+  cluster_set_init (&m->single);
+  cluster_set_init (&m->snapshot_tables);
 }
 
 void
 metadata_map_clear (struct metadata_map *m)
 {
-  set_free (&m->all);
-  set_free (&m->snapshot_tables);
+  free (m->fixed);
+  m->fixed = NULL;
+  m->nr_fixed = m->fixed_room = 0;
+  cluster_set_clear (&m->single);
+  cluster_set_clear (&m->snapshot_tables);
 }
 
 void
@@ -114,16 +38,42 @@ metadata_map_destroy (struct metadata_map *m)
   brlock_destroy (&m->lock);
 }
 
+/* Does one of the fixed structures touch the clusters first to last?  Mostly
+ * all of them are at the beginning of the file.
+ */
+static bool
+fixed_overlaps (const struct metadata_map *m, uint64_t first, uint64_t last)
+{
+  size_t low = 0, high = m->nr_fixed;
+
+  if (high == 0 || first > m->fixed[high - 1].last)
+    return false;
+  /* The first one that does not end before. */
+  while (low < high) {
+    const size_t middle = low + (high - low) / 2;
+
+    if (m->fixed[middle].last < first)
+      low = middle + 1;
+    else
+      high = middle;
+  }
+  return m->fixed[low].first <= last;
+}
+
 bool
 metadata_map_overlaps (struct metadata_map *m, uint64_t offset,
                        uint64_t length)
 {
+  const uint64_t first = offset >> m->cluster_bits;
   const uint64_t last = (offset + length - 1) >> m->cluster_bits;
-  pthread_mutex_t *reader = brlock_read (&m->lock);
+  pthread_mutex_t *reader;
   bool found = false;
 
-  for (uint64_t c = offset >> m->cluster_bits; c <= last && !found; c++)
-    found = set_contains (&m->all, c);
+  if (fixed_overlaps (m, first, last))
+    return true;
+  reader = brlock_read (&m->lock);
+  for (uint64_t c = first; c <= last && !found; c++)
+    found = cluster_set_contains (&m->single, c);
   pthread_mutex_unlock (reader);
   return found;
 }
@@ -135,9 +85,9 @@ metadata_map_add (struct metadata_map *m, uint64_t cluster)
   int r;
 
   brlock_write (&m->lock);
-  r = set_reserve (&m->all, &old);
+  r = cluster_set_reserve (&m->single, &old);
   if (r == 0)
-    set_insert (&m->all, cluster);
+    cluster_set_insert (&m->single, cluster);
   brlock_write_unlock (&m->lock);
   return r;
 }
@@ -146,8 +96,7 @@ void
 metadata_map_remove (struct metadata_map *m, uint64_t cluster)
 {
   brlock_write (&m->lock);
-  if (set_contains (&m->all, cluster))
-    set_remove (&m->all, cluster);
+  cluster_set_remove (&m->single, cluster);
   brlock_write_unlock (&m->lock);
 }
 
@@ -155,7 +104,7 @@ bool
 metadata_map_is_snapshot_table (const struct metadata_map *m,
                                 uint64_t cluster)
 {
-  return set_contains (&m->snapshot_tables, cluster);
+  return cluster_set_contains (&m->snapshot_tables, cluster);
 }
 
 /* --- building --- */
@@ -172,65 +121,128 @@ fail_overlap (const struct building *b)
   return health_mark_corrupt (b->health, "two metadata structures overlap");
 }
 
-/* Adds the clusters of a structure; they must not be in the map.  Only an
- * active L2 table may be a snapshot's, too.
+static bool
+is_fixed (enum metadata_kind kind)
+{
+  switch (kind) {
+  case METADATA_REFCOUNT_TABLE:
+  case METADATA_REFCOUNT_BLOCK:
+  case METADATA_BITMAP:
+  case METADATA_L2:
+    return false;
+  default:
+    return true;
+  }
+}
+
+static int
+add_fixed (struct metadata_map *m, uint64_t offset, uint64_t length)
+{
+  if (m->nr_fixed == m->fixed_room) {
+    const size_t room = m->fixed_room ? 2 * m->fixed_room : 16;
+    void *bigger = realloc (m->fixed, room * sizeof m->fixed[0]);
+
+    if (bigger == NULL)
+      return -ENOMEM;
+    m->fixed = bigger;
+    m->fixed_room = room;
+  }
+  m->fixed[m->nr_fixed++] = (struct cluster_range) {
+    .first = offset >> m->cluster_bits,
+    .last = (offset + length - 1) >> m->cluster_bits,
+  };
+  return 0;
+}
+
+/* The first walk goes over what is fixed, and does not read tables: that comes
+ * when it is known that no two of them share what they claim.
  */
 static int
-claim (const struct building *b, const struct metadata_range *range)
+claim_fixed (void *opaque, const struct metadata_range *range)
+{
+  const struct building *b = opaque;
+  const uint64_t size = b->source->file_size;
+  struct metadata_map *m = b->map;
+  int r;
+
+  if (range->snapshot
+      && (range->length > QCOW2_MAX_L1_BYTES || range->offset > size
+          || range->length > size - range->offset
+          || range->offset & ((UINT64_C (1) << m->cluster_bits) - 1)))
+    return health_mark_corrupt (b->health,
+                                "the L1 table of a snapshot is misplaced");
+  if (is_fixed (range->kind) && range->length
+      && (r = add_fixed (m, range->offset, range->length)) < 0)
+    return r;
+  return range->kind == METADATA_SNAPSHOT_TABLE
+    || range->kind == METADATA_BITMAP_DIRECTORY ? 0 : METADATA_SKIP;
+}
+
+static int
+compare_ranges (const void *a, const void *b)
+{
+  const uint64_t x = ((const struct cluster_range *) a)->first;
+  const uint64_t y = ((const struct cluster_range *) b)->first;
+
+  return x < y ? -1 : x > y;
+}
+
+static int
+sort_fixed (const struct building *b)
+{
+  const struct metadata_map *m = b->map;
+
+  if (m->nr_fixed)
+    qsort (m->fixed, m->nr_fixed, sizeof m->fixed[0], compare_ranges);
+  for (size_t i = 1; i < m->nr_fixed; i++)
+    if (m->fixed[i].first <= m->fixed[i - 1].last)
+      return fail_overlap (b);
+  return 0;
+}
+
+/* Snapshots share L2 tables, with each other and with the active one. */
+static int
+claim_snapshot_l2 (const struct building *b, uint64_t cluster)
 {
   struct metadata_map *m = b->map;
+  CLEANUP_FREE uint64_t *old = NULL;
+  int r;
+
+  if (fixed_overlaps (m, cluster, cluster)
+      || cluster_set_contains (&m->single, cluster))
+    return fail_overlap (b);
+  if ((r = cluster_set_reserve (&m->snapshot_tables, &old)) < 0)
+    return r;
+  cluster_set_insert (&m->snapshot_tables, cluster);
+  return 0;
+}
+
+/* The second walk goes over all others, cluster by cluster. */
+static int
+claim_single (void *opaque, const struct metadata_range *range)
+{
+  const struct building *b = opaque;
+  struct metadata_map *m = b->map;
+  const uint64_t first = range->offset >> m->cluster_bits;
   uint64_t last;
   int r;
 
-  if (range->length == 0)
+  if (is_fixed (range->kind) || range->length == 0)
     return 0;
+  if (range->snapshot)
+    return claim_snapshot_l2 (b, first);
   last = (range->offset + range->length - 1) >> m->cluster_bits;
-  for (uint64_t c = range->offset >> m->cluster_bits; c <= last; c++) {
-    if (set_contains (&m->all, c)
+  if (fixed_overlaps (m, first, last))
+    return fail_overlap (b);
+  for (uint64_t c = first; c <= last; c++) {
+    if (cluster_set_contains (&m->single, c)
         || (range->kind != METADATA_L2
-            && set_contains (&m->snapshot_tables, c)))
+            && cluster_set_contains (&m->snapshot_tables, c)))
       return fail_overlap (b);
     if ((r = metadata_map_add (m, c)) < 0)
       return r;
   }
   return 0;
-}
-
-/* Snapshots share L2 tables. */
-static int
-claim_snapshot_l2 (const struct building *b,
-                   const struct metadata_range *range)
-{
-  struct metadata_map *m = b->map;
-  const uint64_t cluster = range->offset >> m->cluster_bits;
-  CLEANUP_FREE uint64_t *old = NULL;
-  int r;
-
-  if (range->length == 0)
-    return 0;
-  if (set_contains (&m->all, cluster))
-    return fail_overlap (b);
-  if ((r = set_reserve (&m->snapshot_tables, &old)) < 0)
-    return r;
-  set_insert (&m->snapshot_tables, cluster);
-  return 0;
-}
-
-static int
-claim_range (void *opaque, const struct metadata_range *range)
-{
-  const struct building *b = opaque;
-  const uint64_t size = b->source->file_size;
-
-  if (range->snapshot && range->kind == METADATA_L2)
-    return claim_snapshot_l2 (b, range);
-  if (range->snapshot
-      && (range->length > QCOW2_MAX_L1_BYTES || range->offset > size
-          || range->length > size - range->offset
-          || range->offset & ((UINT64_C (1) << b->map->cluster_bits) - 1)))
-    return health_mark_corrupt (b->health,
-                                "the L1 table of a snapshot is misplaced");
-  return claim (b, range);
 }
 
 int
@@ -240,8 +252,12 @@ metadata_map_build (struct metadata_map *m,
 {
   struct building b = { .map = m, .source = source, .health = health };
   const struct cluster_set *tables = &m->snapshot_tables;
-  int r = metadata_walk (source, claim_range, &b);
+  int r;
 
+  if ((r = metadata_walk (source, claim_fixed, &b)) < 0
+      || (r = sort_fixed (&b)) < 0)
+    return r;
+  r = metadata_walk (source, claim_single, &b);
   for (size_t i = 0; r == 0 && i < tables->room; i++)
     if (tables->slot[i])
       r = metadata_map_add (m, tables->slot[i] - 1);

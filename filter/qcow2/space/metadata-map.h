@@ -20,19 +20,27 @@
 #include "base/brlock.h"
 #include "commit/health.h"
 #include "disk/metadata-walk.h"
+#include "space/cluster-set.h"
 
-/* A set of clusters, by number. */
-struct cluster_set {
-  uint64_t *slot;               /* 0: empty; else number + 1 */
-  size_t room, count;           /* room is 0 or a power of 2 */
+/* Host clusters first to last. */
+struct cluster_range {
+  uint64_t first, last;
 };
 
 struct metadata_map {
   struct brlock lock;
   unsigned cluster_bits;
-  struct cluster_set all;
-  struct cluster_set snapshot_tables; /* those that hold the L2 tables of
-                                   snapshots; constant once built */
+
+  /* Structures that stay where they are while the image is written to, sorted,
+   * none touching another; constant once built.  What they claim may be much
+   * more than the file holds of them.
+   */
+  struct cluster_range *fixed;
+  size_t nr_fixed, fixed_room;
+
+  struct cluster_set single;    /* all others; under the lock */
+  struct cluster_set snapshot_tables; /* those of them that hold the L2 tables
+                                   of snapshots; constant once built */
 };
 
 void metadata_map_init (struct metadata_map *m, unsigned cluster_bits);
@@ -50,7 +58,9 @@ int metadata_map_build (struct metadata_map *m,
 bool metadata_map_overlaps (struct metadata_map *m, uint64_t offset,
                             uint64_t length);
 
-/* Adds a cluster; 0 or -ENOMEM. */
+/* Adds a cluster of a table (0 or -ENOMEM), and takes one away that is none
+ * any more.
+ */
 int metadata_map_add (struct metadata_map *m, uint64_t cluster);
 void metadata_map_remove (struct metadata_map *m, uint64_t cluster);
 
@@ -59,12 +69,5 @@ void metadata_map_remove (struct metadata_map *m, uint64_t cluster);
  */
 bool metadata_map_is_snapshot_table (const struct metadata_map *m,
                                      uint64_t cluster);
-
-/* Fills the map with all that the image has, before the first change.  0 or
- * -errno; two structures that overlap end writing.
- */
-int metadata_map_build (struct metadata_map *m,
-                        const struct metadata_source *source,
-                        struct health *health);
 
 #endif /* QCOW2_METADATA_MAP_H */

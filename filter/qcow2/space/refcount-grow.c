@@ -15,7 +15,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "space/refcounts.h"
 
 /* A larger table.  It and the blocks that are new with it lie in an area that
@@ -122,13 +121,9 @@ write_and_link (struct refcounts *rc, const struct growth *g)
                     g->table_clusters << rc->end.cluster_bits,
                     table_offset (rc, g));
   if (r < 0
-      || (!MUTANT (link_table_early)
-          && (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0))
+      || (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0)
     return r;
 
-  if (MUTANT (patch_in_two))
-    store_pwrite (rc->file, &patch, sizeof patch.offset,
-                  offsetof (struct qcow2_header, refcount_table_offset));
   return health_patch_header (rc->health,
                               offsetof (struct qcow2_header,
                                         refcount_table_offset),
@@ -192,8 +187,7 @@ write_block (struct refcounts *rc, uint64_t i, const struct refblock *b)
 
   r = store_pwrite (rc->file, b->data, refcounts_cluster_size (rc), b->host);
   if (r < 0
-      || (!MUTANT (link_block_early)
-          && (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0))
+      || (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0)
     return r;
   r = store_pwrite (rc->file, &entry, sizeof entry,
                     rc->offset + i * sizeof entry);

@@ -10,7 +10,6 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
-#include "base/mutant.h"
 #include "space/refcounts.h"
 
 /* Bytes of clean refcount blocks that stay in memory. */
@@ -282,10 +281,8 @@ collect_block (const struct refcounts *rc, const struct refblock *rb,
   for (; (n = next_set_run (rb->dirty, sectors, &s)) > 0; s += n) {
     void *data;
     const int r =
-      batch_add (batch, MUTANT (counts_with_pointers) ? BATCH_POINTERS
-                                                      : BATCH_NEW,
-                 rb->host + s * QCOW2_SECTOR_SIZE, n * QCOW2_SECTOR_SIZE,
-                 &data);
+      batch_add (batch, BATCH_NEW, rb->host + s * QCOW2_SECTOR_SIZE,
+                 n * QCOW2_SECTOR_SIZE, &data);
 
     if (r < 0)
       return r;

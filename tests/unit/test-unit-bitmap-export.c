@@ -1,0 +1,169 @@
+/* qcow2ext: the extents of a bitmap are its bits, and few.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A bitmap of a large disk has so many bits that one extent for each takes
+ * seconds.  Within a chunk (the bits in one cluster of the bitmap) there must
+ * be one for each run of equal bits, whatever range is asked for.
+ */
+
+#include "build-config.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image-maker.h"
+#include "image/chain.h"
+#include "image/image.h"
+
+#define GRANULE 512
+#define CHUNK_BITS 4096         /* clusters have 512 bytes */
+#define CHUNKS 3
+#define BITS (2 * CHUNK_BITS + 2049)
+#define ROUNDS 200
+#define RANGES 20
+
+static uint64_t state = 1;      /* of the random numbers; fixed */
+static unsigned failures;
+
+static uint64_t
+random_below (uint64_t n)
+{
+  state ^= state << 13;
+  state ^= state >> 7;
+  state ^= state << 17;
+  return state % n;
+}
+
+/* Runs of lengths from one bit to much more than a word. */
+static void
+random_bits (uint8_t *bits)
+{
+  bool set = random_below (2);
+
+  memset (bits, 0, CHUNKS * CHUNK_BITS / 8);
+  for (size_t i = 0; i < CHUNKS * CHUNK_BITS; set = !set) {
+    const size_t n = 1 + random_below (UINT64_C (1) << random_below (12));
+
+    for (size_t end = i + n; i < end && i < CHUNKS * CHUNK_BITS; i++)
+      bits[i / 8] |= set << (i % 8);
+  }
+}
+
+static bool
+is_dirty (const uint8_t *bits, uint64_t offset)
+{
+  const uint64_t bit = offset / GRANULE;
+
+  return bits[bit / 8] >> (bit % 8) & 1;
+}
+
+struct seen {
+  const uint8_t *bits;
+  uint64_t next;                /* where the next extent must begin */
+  unsigned extents;
+  const char *wrong;
+};
+
+static int
+see (void *opaque, uint64_t offset, uint64_t length, unsigned type)
+{
+  struct seen *s = opaque;
+
+  if (offset != s->next || length == 0)
+    s->wrong = "a gap";
+  for (uint64_t at = offset; at < offset + length; at += GRANULE)
+    if (is_dirty (s->bits, at) != (type == EXTENT_DATA))
+      s->wrong = "a bit";
+  if (is_dirty (s->bits, offset + length - 1) != (type == EXTENT_DATA))
+    s->wrong = "the last bit";
+  s->next = offset + length;
+  s->extents++;
+  return 0;
+}
+
+/* Runs of equal bits in a range, cut at the ends of chunks. */
+static unsigned
+count_runs (const uint8_t *bits, uint64_t offset, uint64_t end)
+{
+  unsigned n = 1;
+
+  for (uint64_t bit = offset / GRANULE + 1; bit <= (end - 1) / GRANULE; bit++)
+    n += bit % CHUNK_BITS == 0
+      || is_dirty (bits, bit * GRANULE) != is_dirty (bits, (bit - 1) * GRANULE);
+  return n;
+}
+
+static void
+test_round (struct image *image, struct memory_file *file, unsigned round)
+{
+  uint8_t bits[CHUNKS * CHUNK_BITS / 8];
+
+  random_bits (bits);
+  for (unsigned i = 0; i < CHUNKS; i++)
+    memory_file_write (file, bits + i * (CHUNK_BITS / 8), CHUNK_BITS / 8,
+                       be64_get (image->exported_table[i]));
+
+  for (unsigned i = 0; i < RANGES; i++) {
+    const uint64_t size = image_size (image);
+    const uint64_t offset = i ? random_below (size) : 0;
+    const uint64_t end = i ? offset + 1 + random_below (size - offset) : size;
+    struct seen s = { .bits = bits, .next = offset };
+
+    if (image_extents (image, end - offset, offset, see, &s) != 0
+        || s.next != end)
+      s.wrong = "the end";
+    else if (s.wrong == NULL && s.extents != count_runs (bits, offset, end))
+      s.wrong = "the number of extents";
+    if (s.wrong) {
+      failures++;
+      printf ("FAIL: round %u: %s is wrong between %" PRIu64 " and %" PRIu64
+              "\n", round, s.wrong, offset, end);
+    }
+  }
+}
+
+static int
+no_backing (void *opaque, unsigned depth, const struct store *of,
+            const char *name, const char *format, struct store **store,
+            enum image_format *as)
+{
+  (void) opaque, (void) depth, (void) of, (void) name, (void) format;
+  *as = IMAGE_RAW;
+  *store = NULL;
+  return 0;
+}
+
+int
+main (void)
+{
+  static const struct image_spec spec = {
+    .name = "bitmaps", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = (uint64_t) BITS * GRANULE, .map = ".", .bitmaps = true,
+  };
+  const struct image_env env = { .open_backing = no_backing };
+  struct memory_file file = { 0 }, data = { 0 }, backing = { 0 };
+  char name[600 + 1] = "";
+  struct image_options options = {
+    .env = &env, .bitmap = name, .l2_cache_size = 1 << 20,
+    .decoded_cache_size = 1 << 20,
+  };
+  uint8_t *guest = malloc (spec.size);
+  struct image *image;
+
+  memset (name, 'd', 600);      /* see make_bitmaps */
+  make_image (&spec, &file, &data, &backing, guest);
+  if (image_open (store_memory_new (&file, NULL, MEMORY_IMAGE, false),
+                  &options, &image) < 0)
+    return EXIT_FAILURE;
+  for (unsigned i = 0; i < ROUNDS; i++)
+    test_round (image, &file, i);
+  image_close (image);
+  memory_file_free (&file);
+  memory_file_free (&data);
+  memory_file_free (&backing);
+  free (guest);
+  printf ("%u rounds of %u ranges, %u failures\n", ROUNDS, RANGES, failures);
+  return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+}
