@@ -261,6 +261,18 @@ note_fd (const char *value)
   return 0;
 }
 
+/* The dir= of the file plugin, whose files are exports by their names. */
+static int
+note_directory (const char *value)
+{
+  if (config.directory) {
+    config.several_directories = true;
+    return 0;
+  }
+  config.directory = nbdkit_absolute_path (value);
+  return config.directory ? 0 : -1;
+}
+
 /* The file plugin's fadvise=, which says how its file will be used.  What it
  * does not know, it refuses itself.
  */
@@ -303,8 +315,10 @@ config_parse (const char *key, const char *value)
     config.cache_none = strcmp (value, "none") == 0;
     return 0;
   }
-  if (strcmp (key, "dir") == 0 || strcmp (key, "dirfd") == 0) {
-    config.dir = true;
+  if (strcmp (key, "dir") == 0)
+    return note_directory (value);
+  if (strcmp (key, "dirfd") == 0) {
+    config.dirfd = true;
     return 0;
   }
   if (strncmp (key, "qcow2ext-", 9) != 0)
@@ -378,16 +392,45 @@ check_uris (void)
   return 0;
 }
 
+/* What is about one image cannot be said of all in a directory. */
+static int
+check_directory (void)
+{
+  const struct { const char *key; bool is_given; } of_one[] = {
+    { "qcow2ext-data-file", config.data_file },
+    { "qcow2ext-backing-file", config.nr_backing },
+    { "qcow2ext-backing-format", config.nr_backing_formats },
+    { "qcow2ext-snapshot", config.snapshot },
+    { "qcow2ext-bitmap", config.nr_bitmaps },
+    { "qcow2ext-bitmap-chain", config.bitmap_chain },
+    { "qcow2ext-trust-below", config.trust_below },
+  };
+
+  if (config.dirfd) {
+    nbdkit_error ("dirfd= is not supported: name the directory, with dir=");
+    return -1;
+  }
+  if (config.directory == NULL)
+    return 0;
+  if (config.image_path || config.image_fd != -1
+      || config.several_directories) {
+    nbdkit_error ("dir= can be given once, and excludes file= and fd=");
+    return -1;
+  }
+  for (size_t i = 0; i < sizeof of_one / sizeof of_one[0]; i++)
+    if (of_one[i].is_given) {
+      nbdkit_error ("%s= is about one image and excludes dir=; serve that "
+                    "image with file=", of_one[i].key);
+      return -1;
+    }
+  return 0;
+}
+
 int
 config_check (void)
 {
-  if (check_uris () == -1)
+  if (check_uris () == -1 || check_directory () == -1)
     return -1;
-  if (config.dir) {
-    nbdkit_error ("dir= and dirfd= are not supported: serve one image, with "
-                  "file=");
-    return -1;
-  }
   if (config.allow_none && config.nr_allow) {
     nbdkit_error ("qcow2ext-allow=none excludes other qcow2ext-allow=");
     return -1;
@@ -410,12 +453,13 @@ config_check (void)
     free (config.image_path);
     config.image_path = NULL;
   }
-  if (config.direct && config.image_path == NULL) {
+  if (config.direct && config.image_path == NULL && !config.directory) {
     nbdkit_error ("qcow2ext-direct=true: the image must be one local file, "
                   "given with file= or fd=");
     return -1;
   }
-  if (config.cache_none && !config.direct && config.image_path)
+  if (config.cache_none && !config.direct
+      && (config.image_path || config.directory))
     nbdkit_error ("warning: cache=none does not keep the image and its data "
                   "file out of the page cache; qcow2ext-direct=true does");
   return 0;
@@ -426,6 +470,7 @@ config_free (void)
 {
   encryption_unload ();
   free (config.image_path);
+  free (config.directory);
   free (config.data_file);
   for (size_t i = 0; i < config.nr_backing; i++)
     free (config.backing[i].name);

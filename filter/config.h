@@ -18,7 +18,10 @@ struct config {
   int image_fd;                 /* the plugin's fd=, or -1 */
   bool several_files;           /* file= came more than once: a plugin such
                                    as split, whose disk is not one file */
-  bool dir;                     /* dir= or dirfd= was seen */
+  char *directory;              /* the plugin's dir=, absolute, or NULL: its
+                                   images are served, and none by itself */
+  bool several_directories;     /* dir= came more than once */
+  bool dirfd;                   /* dirfd= was seen */
 
   char *data_file;              /* absolute, or NULL */
   bool data_is_nbd;             /* data_file is a URI */

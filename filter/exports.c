@@ -11,8 +11,14 @@
 #include "base/cleanup.h"
 #include "config.h"
 #include "describe.h"
+#include "directory.h"
+#include "disk/bitmap-directory.h"
+#include "disk/header.h"
+#include "disk/snapshot.h"
 #include "exports.h"
+#include "images.h"
 #include "sessions.h"
+#include "store-file.h"
 
 /* Limits of nbdkit and of the NBD protocol on lists of exports. */
 #define MAX_EXPORTS 10000
@@ -33,23 +39,82 @@ after (const char *name, const char *prefix)
   return strncmp (name, prefix, n) == 0 ? name + n : NULL;
 }
 
-int
-exports_parse (const char *name, struct export *export)
+/* What of an image the rest of a name stands for. */
+static int
+parse_kind (const char *name, struct export *export)
 {
-  *export = served_image_default_export ();
-  if (!config.all_exports || name[0] == '\0')
-    return 0;
   if ((export->name = after (name, SNAPSHOT)) != NULL)
     export->kind = EXPORT_SNAPSHOT;
   else if ((export->name = after (name, BITMAP)) != NULL)
     export->kind = EXPORT_BITMAP;
-  else {
-    nbdkit_error ("there is no export \"%s\": the disk is \"\", others are "
-                  SNAPSHOT "ID and " BITMAP "NAME (nbdinfo --list shows them)",
-                  name);
+  else
+    return -1;
+  return 0;
+}
+
+static void
+refuse_empty (void)
+{
+  nbdkit_error ("with dir= there is no default export: ask for an image by "
+                "the name of its file (nbdinfo --list shows those there are)");
+}
+
+/* FILE, or with qcow2ext-exports=all also FILE/snapshot:ID, FILE/bitmap:NAME.
+ * No file has a slash in its name.
+ */
+static int
+parse_in_directory (const char *name, struct served_image **served,
+                    struct export *export)
+{
+  const char *slash = config.all_exports ? strchr (name, '/') : NULL;
+  CLEANUP_FREE char *file =
+    slash ? strndup (name, slash - name) : strdup (name);
+
+  if (file == NULL) {
+    nbdkit_error ("malloc: %m");
     return -1;
   }
-  return 0;
+  if (name[0] == '\0') {
+    refuse_empty ();
+    return -1;
+  }
+  if (!directory_is_name (file)
+      || (slash && parse_kind (slash + 1, export) == -1)) {
+    nbdkit_error ("an export was asked for whose name cannot be one: with "
+                  "dir= they are names of files, in UTF-8, without slashes%s "
+                  "(nbdinfo --list shows those there are)",
+                  config.all_exports ? ", and FILE/" SNAPSHOT "ID and FILE/"
+                  BITMAP "NAME" : "");
+    return -1;
+  }
+  *served = images_get (file);
+  return *served ? 0 : -1;
+}
+
+int
+exports_parse (const char *name, struct served_image **served,
+               struct export *export)
+{
+  *export = served_image_default_export ();
+  if (config.directory)
+    return parse_in_directory (name, served, export);
+  *served = images_the_one ();
+  if (!config.all_exports || name[0] == '\0'
+      || parse_kind (name, export) == 0)
+    return 0;
+  nbdkit_error ("there is no export \"%s\": the disk is \"\", others are "
+                SNAPSHOT "ID and " BITMAP "NAME (nbdinfo --list shows them)",
+                name);
+  return -1;
+}
+
+const char *
+exports_default (void)
+{
+  if (!config.directory)
+    return "";
+  refuse_empty ();
+  return NULL;
 }
 
 /* A list under construction. */
@@ -96,32 +161,101 @@ add_all (struct list *list, const struct image *image)
   for (size_t i = 0; r == 0 && i < bitmaps; i++)
     r = add (list, BITMAP, image_bitmap (image, i).name,
              describe_bitmap (image, i, i < MAX_COUNTED));
-  if (r == 0 && list->left_out)
-    nbdkit_error ("warning: %zu exports are not listed, because a list has at "
-                  "most %d, with names of at most %d bytes; they can be "
-                  "opened", list->left_out, MAX_EXPORTS, NBD_MAX_STRING);
   return r;
+}
+
+/* The snapshots and bitmaps of an image in a directory, as its file has them at
+ * this moment: it is neither locked nor waited for.  What cannot be read is
+ * left out; opening it says why.
+ */
+static int
+add_parts (struct list *list, struct store *file, const char *name)
+{
+  CLEANUP_FREE char *prefix = NULL, *bitmap_prefix = NULL;
+  struct snapshot_list *snapshots = NULL;
+  struct bitmap_list *bitmaps = NULL;
+  struct header h;
+  uint64_t size;
+  int r = 0;
+
+  if (store_get_size (file, &size) < 0 || header_read (file, &h) < 0)
+    return 0;
+  if (asprintf (&prefix, "%s/" SNAPSHOT, name) == -1)
+    prefix = NULL;
+  if (asprintf (&bitmap_prefix, "%s/" BITMAP, name) == -1)
+    bitmap_prefix = NULL;
+  if (prefix == NULL || bitmap_prefix == NULL)
+    r = -1;
+  else {
+    if (h.nb_snapshots && snapshot_list_read (file, &h, &snapshots) < 0)
+      snapshots = NULL;
+    if (h.has_bitmaps && bitmap_list_read (file, size, &h, &bitmaps) < 0)
+      bitmaps = NULL;
+  }
+  for (size_t i = 0; r == 0 && snapshots && i < snapshots->count; i++)
+    if (snapshots->snapshot[i].id[0])
+      r = add (list, prefix, snapshots->snapshot[i].id,
+               describe_snapshot (&snapshots->snapshot[i]));
+  for (size_t i = 0; r == 0 && bitmaps && i < bitmaps->count; i++)
+    r = add (list, bitmap_prefix, bitmaps->bitmap[i].name,
+             strdup ("bitmap"));
+  snapshot_list_free (snapshots);
+  bitmap_list_free (bitmaps);
+  header_free (&h);
+  return r;
+}
+
+/* An image of a directory: its header only.  A list that is full ends it (1):
+ * there may be millions.
+ */
+static int
+add_file (void *opaque, const char *name, int fd)
+{
+  struct list *list = opaque;
+  struct store *file;
+  int r = add (list, "", name, strdup (""));
+
+  if (r == 0 && config.all_exports && (fd = dup (fd)) != -1
+      && (file = store_file_new (fd, name)) != NULL) {
+    r = add_parts (list, file, name);
+    store_close (file);
+  }
+  return r == 0 && list->added >= MAX_EXPORTS && list->left_out ? 1 : r;
 }
 
 /* The list has a session of its own: one that a client could join would not
  * let it write.
  */
-int
-exports_list (struct served_image *served, nbdkit_backend *backend,
-              struct nbdkit_exports *exports)
+static int
+list_one (struct list *list, nbdkit_backend *backend)
 {
   static const struct export all = { .kind = EXPORT_LIST };
-  struct list list = { .exports = exports };
   struct session *s;
   int r;
 
   if (!config.all_exports)
-    return nbdkit_add_export (exports, "", NULL);
+    return nbdkit_add_export (list->exports, "", NULL);
 
-  s = session_get (served, backend, false, &all);
+  s = session_get (images_the_one (), backend, false, &all);
   if (s == NULL)
     return -1;
-  r = add_all (&list, s->open.image);
+  r = add_all (list, s->open.image);
   session_put (s);
   return r;
+}
+
+int
+exports_list (nbdkit_backend *backend, struct nbdkit_exports *exports)
+{
+  struct list list = { .exports = exports };
+  int r;
+
+  r = config.directory ? directory_each (add_file, &list)
+                       : list_one (&list, backend);
+  if (r >= 0 && list.left_out)
+    nbdkit_error ("warning: %zu exports%s are not listed, because a list has "
+                  "at most %d, with names of at most %d bytes; they can be "
+                  "opened", list.left_out, list.added < MAX_EXPORTS ? ""
+                  : " and perhaps more", MAX_EXPORTS, NBD_MAX_STRING);
+  return r < 0 ? -1 : 0;
 }

@@ -11,15 +11,21 @@
 
 #include "served-image.h"
 
-/* What a client that asks for a name gets.  Returns 0 or -1 (reported).  The
- * name in *export belongs to the caller's or to the configuration.
+/* What a client that asks for a name gets: an image, which is the caller's
+ * to use (see images.h), and what of it.  Returns 0 or -1 (reported).  The name
+ * in *export belongs to the caller's or to the configuration.
  */
-int exports_parse (const char *name, struct export *export);
+int exports_parse (const char *name, struct served_image **served,
+                   struct export *export);
 
-/* Adds what is served.  Nothing is opened for writing, and nothing waits for
+/* The name of what a client gets that asks for none; NULL (reported): it
+ * must ask for one.
+ */
+const char *exports_default (void);
+
+/* Adds what is served: with dir=, the images as their headers say.  Nothing is opened for writing, and nothing waits for
  * clients.  Returns 0 or -1 (reported).
  */
-int exports_list (struct served_image *served, nbdkit_backend *backend,
-                  struct nbdkit_exports *exports);
+int exports_list (nbdkit_backend *backend, struct nbdkit_exports *exports);
 
 #endif /* QCOW2EXT_EXPORTS_H */

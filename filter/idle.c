@@ -19,6 +19,7 @@
 
 #include "base/cleanup.h"
 #include "idle.h"
+#include "images.h"
 #include "sessions.h"
 
 #define IDLE_SECONDS 2
@@ -49,7 +50,7 @@ idle_thread (void *arg)
 {
   (void) arg;
   while (wait_for_next ())
-    sessions_look (served_image_get ());
+    images_each (sessions_look);
   return NULL;
 }
 

@@ -14,7 +14,8 @@
  * - It must lead, all symbolic links resolved, into an allowed tree: those of
  *   qcow2ext-allow=, or else the directories, in that sense, of the nearest
  *   image above that the operator named.  An image on a block device has no
- *   such directory: /dev holds every disk of the machine.  If an allowed tree
+ *   such directory: /dev holds every disk of the machine.  Nor has one of
+ *   dir=: its neighbours are other images.  If an allowed tree
  *   is in /dev, links in it to devices lead into it.
  * - Between the check and the opening nothing may move: the file is opened
  *   from the tree's root downwards, and no link is followed any more.
@@ -30,15 +31,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-#if __has_include(<linux/openat2.h>)
-#include <linux/openat2.h>
-#endif
 
 #include "base/cleanup.h"
 #include "base/report.h"
+#include "beneath.h"
 #include "config.h"
 #include "name-policy.h"
 #include "store-file.h"
@@ -159,120 +156,12 @@ path_below (const char *path, const char *root)
   return NULL;
 }
 
-/* Opens rest, which has no link in it as far as we saw, below root_fd, and
- * fails if by now it has one.
- */
-static int
-open_components (int root_fd, const char *rest, int flags)
-{
-  CLEANUP_CLOSE int dir = -1;
-  int at = root_fd;
-
-  for (;;) {
-    const size_t len = strcspn (rest, "/");
-    char component[256];
-    int fd;
-
-    if (len >= sizeof component)
-      return -ENAMETOOLONG;
-    memcpy (component, rest, len);
-    component[len] = '\0';
-
-    if (rest[len] == '\0') {
-      fd = openat (at, component, flags | O_NOFOLLOW);
-      return fd == -1 ? -errno : fd;
-    }
-    fd = openat (at, component,
-                 O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd == -1)
-      return -errno;
-    if (dir != -1)
-      close (dir);
-    at = dir = fd;
-    rest += len + 1;
-  }
-}
-
-static int
-open_beneath (int root_fd, const char *rest, int flags)
-{
-#if defined (SYS_openat2) && defined (RESOLVE_BENEATH)
-  const struct open_how how = {
-    .flags = flags,
-    .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
-  };
-  const long fd = syscall (SYS_openat2, root_fd, rest, &how, sizeof how);
-
-  if (fd >= 0)
-    return fd;
-  /* Old kernels lack it, and sandboxes that do not know it say EPERM. */
-  if (errno != ENOSYS && errno != EPERM)
-    return -errno;
-#endif
-  return open_components (root_fd, rest, flags);
-}
-
-/* Opens rest below root_fd (AT_FDCWD with a plain path: the operator's)
- * having made sure, without opening it, that it is a regular file or a block
- * device.  Returns a descriptor or -errno; -EINVAL is "of another kind".
- */
-static int
-open_checked (int root_fd, const char *rest, bool writable, struct stat *st)
-{
-  const int flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
-    | (writable ? O_RDWR : O_RDONLY);
-  CLEANUP_CLOSE int probe = -1;
-  struct file_id expected, found;
-  int fd;
-
-  if (root_fd == AT_FDCWD)
-    probe = open (rest, O_PATH | O_CLOEXEC);
-  else
-    probe = open_beneath (root_fd, rest, O_PATH | O_CLOEXEC);
-  if (probe < 0)
-    return root_fd == AT_FDCWD ? -errno : probe;
-  if (fstat (probe, st) == -1)
-    return -errno;
-  if (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode))
-    return -EINVAL;
-
-  if (root_fd == AT_FDCWD)
-    fd = open (rest, flags);
-  else
-    fd = open_beneath (root_fd, rest, flags);
-  if (fd < 0)
-    return root_fd == AT_FDCWD ? -errno : fd;
-
-  expected = file_id_of (st);
-  if (fstat (fd, st) == -1) {
-    close (fd);
-    return -EIO;
-  }
-  found = file_id_of (st);
-  if (!file_id_equal (&expected, &found)) {
-    close (fd);
-    return -EAGAIN;             /* exchanged under our hands */
-  }
-  return fd;
-}
-
-/* As open_checked, but for writing if that is wanted and allowed. */
-static int
-open_either (int root_fd, const char *rest, bool writable, struct stat *st)
-{
-  const int fd = open_checked (root_fd, rest, writable, st);
-
-  if (writable && (fd == -EACCES || fd == -EPERM || fd == -EROFS))
-    return open_checked (root_fd, rest, false, st);
-  return fd;
-}
-
 struct name_advice
 name_or_give (const struct name_request *q, const char *before)
 {
   struct name_advice a = { "" };
 
-  if (q->parameter)
+  if (q->parameter && !config.directory)
     snprintf (a.text, sizeof a.text, "%s%s=", before, q->parameter);
   return a;
 }
@@ -293,7 +182,7 @@ report_open_error (const struct name_request *q, const char *path, int error)
 int
 name_open_trusted (const struct name_request *q, struct stat *st)
 {
-  const int fd = open_either (AT_FDCWD, q->name, q->writable, st);
+  const int fd = beneath_open (AT_FDCWD, q->name, q->writable, st);
 
   if (fd < 0)
     report_open_error (q, q->name, fd);
@@ -303,7 +192,12 @@ name_open_trusted (const struct name_request *q, struct stat *st)
 static int
 refuse (const struct name_request *q, const char *path, const char *tree)
 {
-  if (config.allow_none)
+  if (config.directory && !config.allow_none && config.nr_allow == 0)
+    report_error ("%s: the image names the %s \"%s\"; with dir= an image may "
+                  "name nothing by itself; if images may use files of a "
+                  "directory, allow that with qcow2ext-allow=", q->of->name,
+                  q->what, q->name);
+  else if (config.allow_none)
     report_error ("%s: the image names the %s \"%s\", and qcow2ext-allow="
                   "none allows no file that an image names%s", q->of->name,
                   q->what, q->name, name_or_give (q, "; give it with ").text);
@@ -339,7 +233,7 @@ open_in_tree (const char *root, const char *path, bool writable,
   if (resolved == NULL || (rest = path_below (path, resolved)) == NULL)
     return 0;
   root_fd = open (resolved, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  *fd = root_fd == -1 ? -errno : open_either (root_fd, rest, writable, st);
+  *fd = root_fd == -1 ? -errno : beneath_open (root_fd, rest, writable, st);
   return 1;
 }
 
@@ -363,7 +257,7 @@ open_device_link (const char *root, const char *named, bool writable,
     return 0;
   if (path_below (link, resolved) == NULL)
     return 0;
-  *fd = open_either (AT_FDCWD, link, writable, st);
+  *fd = beneath_open (AT_FDCWD, link, writable, st);
   if (*fd >= 0 && !S_ISBLK (st->st_mode)) {
     close (*fd);
     return 0;
@@ -421,7 +315,7 @@ name_open_untrusted (struct named_files *files, const struct name_request *q,
                   name_or_give (q, "; give it with ").text);
     return -EACCES;
   }
-  if (config.allow_none)
+  if (config.allow_none || (config.directory && config.nr_allow == 0))
     return refuse (q, q->name, NULL);
 
   r = find_named (files, q, named, path);

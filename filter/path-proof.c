@@ -48,14 +48,23 @@ path_looks_clear (struct store *a, struct store *b)
   return memcmp (in_a, in_b, PROBE) == 0;
 }
 
+static struct store *
+open_below (const struct path *p)
+{
+  return store_below_open (p->backend, p->export, p->own->name, 0,
+                           p->serialize);
+}
+
 /* Writes pattern a through the layers below, looks for it in the file, and
- * then the other way round.
+ * then the other way round.  The layers below open the file by its name, which
+ * may lead elsewhere by now: what is open there must first show a pattern that
+ * was written to the file.
  */
 static int
 prove_both_ways (const struct path *p, uint64_t offset, size_t n,
                  bool at_end)
 {
-  uint8_t pattern[2 * PROOF], seen[PROOF];
+  uint8_t pattern[3 * PROOF], seen[PROOF];
   struct store *below;
   uint64_t size;
   int r;
@@ -63,11 +72,17 @@ prove_both_ways (const struct path *p, uint64_t offset, size_t n,
   if (getrandom (pattern, sizeof pattern, 0) != sizeof pattern)
     return -EIO;
 
-  below = store_below_open (p->backend, p->own->name, 0, p->serialize);
+  below = open_below (p);
   if (below == NULL)
     return -EIO;
   r = store_get_size (below, &size);
   if (r == 0 && at_end && size != offset + n)
+    r = -PATH_NOT_CLEAR;
+  if (r == 0)
+    r = store_pwrite (p->own, pattern + 2 * PROOF, n, offset);
+  if (r == 0)
+    r = store_pread (below, seen, n, offset);
+  if (r == 0 && memcmp (seen, pattern + 2 * PROOF, n) != 0)
     r = -PATH_NOT_CLEAR;
   if (r == 0)
     r = store_pwrite (below, pattern, n, offset);
@@ -82,7 +97,7 @@ prove_both_ways (const struct path *p, uint64_t offset, size_t n,
   r = store_pwrite (p->own, pattern + PROOF, n, offset);
   if (r < 0)
     return r;
-  below = store_below_open (p->backend, p->own->name, 0, p->serialize);
+  below = open_below (p);
   if (below == NULL)
     return -EIO;
   r = store_pread (below, seen, n, offset);
@@ -143,7 +158,6 @@ path_prove (const struct path *p, uint64_t offset, uint64_t length,
    * it through ours: let it see the old one again.
    */
   if (r < 0)
-    store_close (store_below_open (p->backend, p->own->name, 0,
-                                   p->serialize));
+    store_close (open_below (p));
   return r;
 }

@@ -14,6 +14,7 @@
 /* Two ways to one file, if all is well. */
 struct path {
   nbdkit_backend *backend;      /* through the layers below */
+  const char *export;           /* see store-below.h */
   bool serialize;               /* see store-below.h */
   struct store *own;            /* our own descriptor; NULL: none */
   uint64_t size;                /* of the file when it was opened, bytes */

@@ -14,12 +14,14 @@
 #include "base/crew.h"
 #include "base/report.h"
 #include "config.h"
+#include "directory.h"
 #include "dump.h"
 #include "encryption.h"
 #include "exports.h"
 #include "extents-reply.h"
 #include "idle.h"
 #include "image/image.h"
+#include "images.h"
 #include "sessions.h"
 #include "size-signal.h"
 
@@ -63,6 +65,8 @@ qcow2ext_unload (void)
     return;
   size_signal_undo ();
   handles_free ();
+  images_free ();
+  directory_close ();
   crew_free (config.write.crew);
   config_free ();
 }
@@ -98,7 +102,9 @@ static int
 qcow2ext_get_ready (int thread_model)
 {
   config.serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
-  return served_image_validate (served_image_get ());
+  if (config.directory)
+    return directory_open ();
+  return served_image_validate (images_the_one ());
 }
 
 /* To fail here would be worse than to have no such thread: the server has
@@ -108,6 +114,8 @@ static int
 qcow2ext_after_fork (nbdkit_backend *backend)
 {
   encryption_after_fork ();
+  if (config.directory)
+    directory_raise_limit ();
   idle_start ();
   return 0;
 }
@@ -117,19 +125,19 @@ static void
 qcow2ext_cleanup (nbdkit_backend *backend)
 {
   idle_stop ();
-  sessions_end (served_image_get ());
+  images_each (sessions_end);
 }
 
 static void *
 qcow2ext_open (nbdkit_next_open *next, nbdkit_context *context, int readonly,
                const char *exportname, int is_tls)
 {
+  struct served_image *served;
   struct export export;
 
-  if (exports_parse (exportname, &export) == -1)
+  if (exports_parse (exportname, &served, &export) == -1)
     return NULL;
-  return handle_open (served_image_get (),
-                      nbdkit_context_get_backend (context), readonly,
+  return handle_open (served, nbdkit_context_get_backend (context), readonly,
                       &export);
 }
 
@@ -151,14 +159,14 @@ qcow2ext_list_exports (nbdkit_next_list_exports *next, nbdkit_backend *nxdata,
                        int readonly, int is_tls,
                        struct nbdkit_exports *exports)
 {
-  return exports_list (served_image_get (), nxdata, exports);
+  return exports_list (nxdata, exports);
 }
 
 static const char *
 qcow2ext_default_export (nbdkit_next_default_export *next,
                          nbdkit_backend *nxdata, int readonly, int is_tls)
 {
-  return "";
+  return exports_default ();
 }
 
 static struct image *
@@ -247,7 +255,8 @@ qcow2ext_pread (nbdkit_next *next, void *handle, void *buf, uint32_t count,
                 uint64_t offset, uint32_t flags, int *err)
 {
   const struct handle *h = handle;
-  int r = image_read (h->image, buf, count, offset);
+  int r = h->session->served->refused ? -EIO
+          : image_read (h->image, buf, count, offset);
 
   /* Asked afterwards, it covers what was read meanwhile. */
   if (h->is_bitmap && !session_is_current (h->session, true))
@@ -316,6 +325,8 @@ qcow2ext_extents (nbdkit_next *next, void *handle, uint32_t count,
   const struct handle *h = handle;
   int r = -EIO;
 
+  if (h->session->served->refused)
+    return done (r, err);
   if (!h->is_bitmap || session_is_current (h->session, false))
     r = extents_reply (h->image, count, offset, flags & NBDKIT_FLAG_REQ_ONE,
                        extents);

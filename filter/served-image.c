@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * What is here belongs to one image file and outlives its clients: where it
- * is, its lock, what was found out about it.  A server has one such image
- * today; nothing outside served_image_get assumes that.
+ * is, its lock, what was found out about it.  Which images a server has is in
+ * images.c.
  *
  * A failure outlives the clients, too.  After a flush that failed, the page
  * cache holds what the disk does not, and another flush succeeds.  A client
@@ -26,7 +26,9 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "claims.h"
 #include "config.h"
+#include "directory.h"
 #include "encryption.h"
 #include "disk/format.h"
 #include "image-lock.h"
@@ -35,19 +37,6 @@
 #include "store-file.h"
 #include "store-open.h"
 #include "store-switch.h"
-
-struct served_image *
-served_image_get (void)
-{
-  static struct served_image the_one = {
-    .lock = PTHREAD_MUTEX_INITIALIZER,
-    .image_lock.fd = -1,
-    .data_lock.fd = -1,
-  };
-
-  the_one.path = config.image_path;
-  return &the_one;
-}
 
 /* Is this the file behind the plugin's fd=?  Its path may lead to another one
  * by now.
@@ -65,6 +54,20 @@ same_as_fd (const struct stat *st)
   return file_id_equal (&id, &expected);
 }
 
+/* The same for an image of a directory, where all that is wrong is reported:
+ * it is served through our own descriptor or not at all.
+ */
+static int
+open_in_directory (const struct served_image *served, bool writable,
+                   struct stat *st)
+{
+  const int fd = directory_open_file (served->name, writable, st);
+
+  if (fd < 0)
+    nbdkit_error ("%s: %s", served->path, directory_explain (fd));
+  return fd < 0 ? -1 : fd;
+}
+
 /* Opens the image file itself, if it is there and something we can open; for
  * writing, if that is wanted and allowed.  Returns -1 if not: nothing is
  * wrong with that.
@@ -75,6 +78,8 @@ open_local (const struct served_image *served, bool writable, struct stat *st)
   const int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
   int fd = -1;
 
+  if (served->name)
+    return open_in_directory (served, writable, st);
   if (served->path == NULL || stat (served->path, st) == -1
       || (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode)))
     return -1;
@@ -164,6 +169,7 @@ struct purpose {
   bool lock;
   bool serve;                   /* not only to see whether it is a good one */
   bool drop_cache;              /* of the data file, before it is read */
+  struct cache_share caches;
   const struct image_write_env *write_env;
 };
 
@@ -189,8 +195,8 @@ open_image (struct served_image *served, struct store *store,
     .write_env = purpose->write_env,
     .snapshot = purpose->export.kind == EXPORT_SNAPSHOT
                 ? purpose->export.name : NULL,
-    .l2_cache_size = config.l2_cache_size,
-    .decoded_cache_size = config.decoded_cache_size,
+    .l2_cache_size = purpose->caches.l2,
+    .decoded_cache_size = purpose->caches.decoded,
     .bitmaps = bitmaps,
     .nr_bitmaps = purpose->export.kind != EXPORT_BITMAP ? 0
                   : config.nr_bitmaps ? config.nr_bitmaps : 1,
@@ -249,6 +255,7 @@ served_image_validate (struct served_image *served)
   struct stat st;
   struct store *store;
   struct image *image;
+  struct purpose purpose = { .export = served_image_default_export () };
   const int fd = open_local (served, false, &st);
 
   if (fd == -1)
@@ -263,8 +270,9 @@ served_image_validate (struct served_image *served)
   }
   if (store_open_own (fd, served->path, &store) < 0)
     return -1;
-  image = open_image (served, store, served->path, &st,
-                      &(struct purpose) { .export = served_image_default_export () });
+  purpose.caches = cache_share_take ();
+  image = open_image (served, store, served->path, &st, &purpose);
+  cache_share_return (&purpose.caches);
   if (image == NULL)
     return -1;
   image_close (image);
@@ -307,6 +315,33 @@ note_data_file (struct served_image *served, const struct store *data)
   return 0;
 }
 
+/* Is it the file that the other exports of this image in a directory have
+ * open?  Takes the descriptor if not (reported).
+ */
+static bool
+may_open (struct served_image *served, int fd, const struct stat *st)
+{
+  const struct file_id id = file_id_of (st);
+  struct file_id id_locked;
+  struct stat st_locked;
+
+  LOCK_FOR_SCOPE (&served->lock);
+  if (served->refused)
+    nbdkit_error ("%s: dir=: the image is not served: filters below qcow2ext "
+                  "keep or change what is written", served->path);
+  else if (fstat (served->image_lock.fd, &st_locked) == -1)
+    nbdkit_error ("%s: %m", served->path);
+  else {
+    id_locked = file_id_of (&st_locked);
+    if (file_id_equal (&id, &id_locked))
+      return true;
+    nbdkit_error ("%s: the image has been replaced while clients use the old "
+                  "one; disconnect them", served->path);
+  }
+  close (fd);
+  return false;
+}
+
 int
 served_image_open (struct served_image *served, nbdkit_backend *backend,
                    const struct export *export, bool writable,
@@ -317,8 +352,11 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   const int fd = open_local (served, writable, &st);
   struct purpose purpose = { .export = *export, .lock = config.lock,
                              .serve = true };
+  const struct export_below below = { served->name, &served->refused };
   struct store *store, *data;
 
+  if (served->name && (fd == -1 || !may_open (served, fd, &st)))
+    return -1;
   o->key = key_of (fd, &st);
   {
     LOCK_FOR_SCOPE (&served->lock);
@@ -338,7 +376,9 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
       posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
   }
 
-  store = store_switch_open (backend, name, !writable, config.serialize, fd);
+  purpose.caches = o->caches = cache_share_take ();
+  store = store_switch_open (backend, served->name ? &below : NULL, name,
+                             !writable, config.serialize, fd);
   if (store == NULL)
     return -1;
   o->write_env = (struct image_write_env) {
@@ -365,6 +405,7 @@ served_image_close (struct open_image *o)
 {
   image_close (o->image);
   o->image = NULL;
+  cache_share_return (&o->caches);
 }
 
 /* Takes or changes one of the locks. */
@@ -390,6 +431,31 @@ drop_lock (struct file_lock *lock)
   *lock = (struct file_lock) { .fd = -1 };
 }
 
+/* Opens the file of a directory, for as long as any export of the image is
+ * open, whether it is to be locked or not: see may_open.
+ */
+static int
+claim_image (struct served_image *served)
+{
+  struct stat st;
+  const int fd = open_in_directory (served, false, &st);
+
+  struct file_lock lock = { .fd = fd };
+  int r;
+
+  if (fd == -1)
+    return -EIO;
+  lock.name = strdup (served->path);
+  if (lock.name == NULL)
+    nbdkit_error ("strdup: %m");
+  r = lock.name ? claims_take (served, served->path, &st) : -ENOMEM;
+  if (r < 0)
+    drop_lock (&lock);
+  else
+    served->image_lock = lock;
+  return r;
+}
+
 /* The locks have descriptors of their own, since the exports that are open must
  * not lock each other out.
  */
@@ -400,6 +466,8 @@ served_image_lock (struct served_image *served, bool writing)
   struct stat st;
   int r;
 
+  if (served->name && image->fd == -1 && (r = claim_image (served)) < 0)
+    return r;
   if (!config.lock)
     return 0;
   if (image->fd == -1) {        /* if it is a local file, and readable */
@@ -419,4 +487,5 @@ served_image_unlock (struct served_image *served)
 {
   drop_lock (&served->image_lock);
   drop_lock (&served->data_lock);
+  claims_drop (served);
 }

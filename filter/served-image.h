@@ -12,6 +12,7 @@
 
 #include <nbdkit-filter.h>
 
+#include "cache-share.h"
 #include "image/image.h"
 #include "store-file.h"
 
@@ -39,6 +40,9 @@ struct file_lock {
  */
 struct served_image {
   const char *path;             /* absolute; NULL: not a local file */
+  char *name;                   /* in the directory; NULL: it is not in one */
+  atomic_bool refused;          /* filters below keep or change what is
+                                   written; with a directory only */
   atomic_bool is_local;         /* what lies below us was seen to be the file
                                    at path */
   atomic_bool warned;           /* its state was reported once */
@@ -51,6 +55,10 @@ struct served_image {
   size_t nr_failed;
   bool all_failed;              /* there was no memory to note which */
   struct image_key uncached;    /* whose page cache was dropped */
+
+  /* --- Private to images.c, for those of a directory. --- */
+  struct served_image *next;
+  unsigned users;
 };
 
 /* What of an image is exported. */
@@ -70,12 +78,10 @@ struct open_image {
   struct image *image;
   struct image_write_env write_env; /* for as long as the image is open */
   struct image_key key;
+  struct cache_share caches;
   bool has_failed;              /* changes were lost before it was opened:
                                    nothing is written, no flush succeeds */
 };
-
-/* The image that is served.  Known once the command line is. */
-struct served_image *served_image_get (void);
 
 /* What a client gets that asks for nothing in particular. */
 struct export served_image_default_export (void);

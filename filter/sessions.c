@@ -42,6 +42,7 @@
 
 #include "base/cleanup.h"
 #include "describe.h"
+#include "images.h"
 #include "sessions.h"
 
 static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -387,12 +388,14 @@ handle_open (struct served_image *served, nbdkit_backend *backend,
 
   if (h == NULL) {
     nbdkit_error ("calloc: %m");
+    images_put (served);
     return NULL;
   }
   pthread_rwlock_init (&h->leaving, NULL);
   h->readonly = readonly;
   h->session = session_get (served, backend, !readonly, export);
   if (h->session == NULL) {
+    images_put (served);
     handle_free (h);
     return NULL;
   }
@@ -412,14 +415,18 @@ handle_open (struct served_image *served, nbdkit_backend *backend,
 void
 handle_detach (struct handle *h)
 {
+  struct served_image *served;
   struct session *s;
 
   pthread_rwlock_wrlock (&h->leaving);
   s = h->session;
   h->session = NULL;
   pthread_rwlock_unlock (&h->leaving);
-  if (s)
-    session_put (s);
+  if (s == NULL)
+    return;
+  served = s->served;
+  session_put (s);
+  images_put (served);
 }
 
 void

@@ -73,7 +73,8 @@ bool session_is_current (struct session *s, bool of_disk);
  */
 void session_put (struct session *s);
 
-/* A handle is attached to its session by handle_open, and detached by
+/* A handle is attached to its session by handle_open, which takes the use of
+ * the image (see images.h), even if it fails; and detached by
  * handle_detach, which may be called again.  handle_close frees it.
  * handles_free frees those that nbdkit has not closed when the server ends.
  */

@@ -1,8 +1,9 @@
 /* qcow2ext: a store over the layer below in nbdkit.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * The context is shared by all connections.  It keeps its size; a new one is
- * opened to see whether a device has been enlarged.
+ * The context is shared by all connections, unless it is one of an export of
+ * the plugin: those nbdkit 1.32 and 1.42 cannot share.  It keeps its size; a
+ * new one is opened to see whether a device has been enlarged.
  *
  * nbdkit locks a thread model that is not parallel per connection, which
  * protects nothing here: so where the layers below are not parallel, every call
@@ -40,6 +41,7 @@ struct context {
 struct store_below {
   struct store store;
   nbdkit_backend *backend;
+  const char *export;           /* NULL: contexts are shared */
   int readonly;                 /* how contexts are opened */
   bool serialize;
   _Atomic (struct context *) context; /* the newest */
@@ -226,7 +228,9 @@ context_open (const struct store_below *s)
   }
   if (s->serialize)
     pthread_mutex_lock (&serial_lock);
-  c->next = nbdkit_next_context_open (s->backend, s->readonly, "", 1);
+  c->next = nbdkit_next_context_open (s->backend, s->readonly,
+                                      s->export ? s->export : "",
+                                      s->export == NULL);
   r = c->next ? prepare (c) : -1;
   if (s->serialize)
     pthread_mutex_unlock (&serial_lock);
@@ -286,8 +290,8 @@ static const struct store_ops below_ops = {
 };
 
 struct store *
-store_below_open (nbdkit_backend *backend, const char *name, int readonly,
-                  bool serialize)
+store_below_open (nbdkit_backend *backend, const char *export,
+                  const char *name, int readonly, bool serialize)
 {
   struct store_below *s = calloc (1, sizeof *s);
   struct store *store;
@@ -300,6 +304,7 @@ store_below_open (nbdkit_backend *backend, const char *name, int readonly,
   s->store.ops = &below_ops;
   s->store.fixed_size = true;
   s->backend = backend;
+  s->export = export;
   s->readonly = readonly;
   s->serialize = serialize;
   pthread_mutex_init (&s->refresh_lock, NULL);

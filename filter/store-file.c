@@ -443,18 +443,27 @@ store_file_dup (const struct store *store)
   return fcntl (((const struct store_file *) store)->fd, F_DUPFD_CLOEXEC, 0);
 }
 
+int
+store_file_id (const struct store *store, struct file_id *id)
+{
+  struct stat st;
+
+  if (fstat (((const struct store_file *) store)->fd, &st) == -1)
+    return -errno;
+  *id = file_id_of (&st);
+  return 0;
+}
+
 bool
 store_file_is_at (const struct store *store, const char *path)
 {
-  const struct store_file *s = (const struct store_file *) store;
-  struct stat st, st_path;
+  struct stat st_path;
   struct file_id id, id_path;
 
   if (stat (path, &st_path) == -1)
     return errno != ENOENT && errno != ENOTDIR; /* nobody knows, then */
-  if (fstat (s->fd, &st) == -1)
+  if (store_file_id (store, &id) < 0)
     return false;
-  id = file_id_of (&st);
   id_path = file_id_of (&st_path);
   return file_id_equal (&id, &id_path);
 }

@@ -19,6 +19,9 @@ bool store_file_is_readonly_device (const struct store *store);
 /* Does the path lead to the file of the store? */
 bool store_file_is_at (const struct store *store, const char *path);
 
+/* Which file is it?  Returns 0 or -errno. */
+int store_file_id (const struct store *store, struct file_id *id);
+
 /* Another descriptor of the same open file description, to hold its locks; -1
  * with errno set on failure.
  */

@@ -10,7 +10,10 @@
  *   below --first change, path proven clear--> own
  *         --not proven--> below, which cannot grow; a pair is refused
  *
- * With direct I/O it is our own descriptor from the start.
+ * With direct I/O it is our own descriptor from the start.  So it is with an
+ * image of a directory, since contexts below cannot be shared then: they are
+ * opened to compare and for the proof, one after another, on the thread of the
+ * connection that asks.  Not proven, such an image is refused.
  *
  * The proof is in path-proof.c.
  */
@@ -25,6 +28,7 @@
 
 #include "base/report.h"
 #include "config.h"
+#include "directory.h"
 #include "path-proof.h"
 #include "store-below.h"
 #include "store-direct.h"
@@ -32,10 +36,14 @@
 #include "store-open.h"
 #include "store-switch.h"
 
+/* So many times an export below may look different from the file. */
+#define LOOKS 5
+
 struct store_switch {
   struct store store;
   _Atomic (struct store *) current; /* below or own */
-  struct store *below;
+  struct store *below;          /* NULL: it is an export's */
+  struct export_below export;   /* its name is NULL: there is none */
   struct store *own;            /* NULL: not a local file */
   struct path path;             /* to below, and own */
   bool pair;                    /* the image has an external data file */
@@ -119,14 +127,18 @@ switch_resize (struct store *s, uint64_t size)
 }
 
 static void
-switch_close (struct store *store)
+free_switch (struct store_switch *s)
 {
-  struct store_switch *s = (struct store_switch *) store;
-
   store_close (s->below);
   store_close (s->own);
   free (s->store.name);
   free (s);
+}
+
+static void
+switch_close (struct store *store)
+{
+  free_switch ((struct store_switch *) store);
 }
 
 static const struct store_ops switch_ops = {
@@ -143,62 +155,106 @@ static const struct store_ops switch_ops = {
   .close = switch_close,
 };
 
+/* Opens what is below, to stay open, and sees whether it is our own file. */
+static int
+open_below (struct store_switch *s, int readonly)
+{
+  const struct path *p = &s->path;
+  int r;
+
+  s->below = store_below_open (p->backend, NULL, s->store.name, readonly,
+                               p->serialize);
+  if (s->below == NULL)
+    return -1;
+  s->store.readonly = s->below->readonly;
+  store_get_size (s->below, &s->path.size); /* it keeps what it was */
+  if (s->own == NULL)
+    return 0;
+  r = path_looks_clear (s->below, s->own);
+  if (r < 0) {
+    nbdkit_error ("%s: the file cannot be read: %s", s->store.name,
+                  strerror (-r));
+    return -1;
+  }
+  if (r == 0) {
+    store_close (s->own);
+    s->own = NULL;
+  }
+  return 0;
+}
+
+/* Sees whether an export below is our own file.  A client of another export
+ * of the image may be changing it.
+ */
+static int
+look_below (struct store_switch *s, int readonly)
+{
+  const struct path *p = &s->path;
+  int r = 0;
+
+  for (unsigned i = 0; i < LOOKS && r == 0; i++) {
+    struct store *below = store_below_open (p->backend, p->export,
+                                            s->store.name, readonly,
+                                            p->serialize);
+
+    if (below == NULL)
+      return -1;
+    s->store.readonly = below->readonly;
+    r = path_looks_clear (below, s->own);
+    store_close (below);
+  }
+  if (r == 1)
+    r = store_get_size (s->own, &s->path.size);
+  else if (r == 0) {
+    nbdkit_error ("%s: dir=: what is below qcow2ext is not this file: a "
+                  "filter (such as offset, luks or xz) changes what is in "
+                  "it, or the directory has been replaced", s->store.name);
+    return -1;
+  }
+  if (r < 0)
+    nbdkit_error ("%s: the file cannot be read: %s", s->store.name,
+                  strerror (-r));
+  return r < 0 ? -1 : 0;
+}
+
 struct store *
-store_switch_open (nbdkit_backend *backend, const char *name, int readonly,
-                  bool serialize, int fd)
+store_switch_open (nbdkit_backend *backend, const struct export_below *export,
+                   const char *name, int readonly, bool serialize, int fd)
 {
   struct store_switch *s = calloc (1, sizeof *s);
 
-  if (s)
-    s->store.name = strdup (name);
-  if (s == NULL || s->store.name == NULL) {
+  if (s == NULL || (s->store.name = strdup (name)) == NULL) {
     nbdkit_error ("%s: %m", name);
     if (fd != -1)
       close (fd);
-    goto error;
+    free (s);
+    return NULL;
   }
-  if (fd != -1 && store_open_own (fd, name, &s->own) < 0)
-    goto error;
   s->store.ops = &switch_ops;
-  s->below = store_below_open (backend, name, readonly, serialize);
-  if (s->below == NULL)
+  if (export)
+    s->export = *export;
+  s->path = (struct path) {
+    .backend = backend, .export = s->export.name, .serialize = serialize,
+  };
+  if ((fd != -1 && store_open_own (fd, name, &s->own) < 0)
+      || (export ? look_below (s, readonly) : open_below (s, readonly)) < 0)
     goto error;
-  if (s->own) {
-    const int r = path_looks_clear (s->below, s->own);
-
-    if (r < 0) {
-      nbdkit_error ("%s: the file cannot be read: %s", name, strerror (-r));
-      goto error;
-    }
-    if (r == 0) {
-      store_close (s->own);
-      s->own = NULL;
-    }
-  }
   if (config.direct && s->own == NULL) {
     nbdkit_error ("%s: qcow2ext-direct=true: what is below qcow2ext is not "
                   "this file: a filter (such as offset, luks or xz) changes "
                   "what is in it", name);
     goto error;
   }
-  s->path = (struct path) {
-    .backend = backend, .serialize = serialize, .own = s->own,
-  };
-  store_get_size (s->below, &s->path.size); /* it keeps what it was */
-  s->store.readonly = s->below->readonly
+  s->path.own = s->own;
+  s->store.readonly = s->store.readonly
     || (s->own
         && store_file_is_readonly_device (store_direct_file (s->own)));
   s->store.fixed_size = s->own && s->own->fixed_size;
-  atomic_init (&s->current, config.direct ? s->own : s->below);
+  atomic_init (&s->current, config.direct || export ? s->own : s->below);
   return &s->store;
 
  error:
-  if (s) {
-    store_close (s->below);
-    store_close (s->own);
-    free (s->store.name);
-  }
-  free (s);
+  free_switch (s);
   return NULL;
 }
 
@@ -228,8 +284,14 @@ store_switch_refuse (void *opaque, bool has_data_file)
 static bool
 has_moved (const struct store_switch *s)
 {
-  return s->own && config.image_fd == -1
-    && !store_file_is_at (store_direct_file (s->own), s->store.name);
+  const struct store *file = s->own ? store_direct_file (s->own) : NULL;
+  struct file_id id;
+
+  if (s->export.name)
+    return store_file_id (file, &id) < 0
+      || !directory_has (s->export.name, &id);
+  return file && config.image_fd == -1
+    && !store_file_is_at (file, s->store.name);
 }
 
 int
@@ -265,6 +327,14 @@ store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
     report_error ("%s: whether the path to the file is clear could not be "
                   "found out: %s", s->store.name, strerror (-r));
     return r;
+  }
+  if (s->export.name) {
+    atomic_store (s->export.refused, true);
+    report_error ("%s: dir=: the image cannot be served: a filter between "
+                  "qcow2ext and the file (such as cow or cache) keeps or "
+                  "changes what is written; put it before "
+                  "--filter=qcow2ext", s->store.name);
+    return -EROFS;
   }
   if (config.direct) {
     report_error ("%s: qcow2ext-direct=true: the image cannot be written to: "

@@ -1,0 +1,21 @@
+/* qcow2ext: opening a file below a directory, and no other.
+ * SPDX-License-Identifier: BSD-3-Clause
+ */
+
+#ifndef QCOW2EXT_BENEATH_H
+#define QCOW2EXT_BENEATH_H
+
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/* Opens the regular file or block device rest below root_fd, for writing if
+ * that is wanted and allowed.  No symbolic link is followed, and nothing is
+ * opened that was not seen to be of these kinds, so that opening does not
+ * block.  With AT_FDCWD, rest is a path of the operator's, in which links are
+ * followed.  Returns a descriptor or -errno; -EINVAL: it is of another kind;
+ * -EAGAIN: it was exchanged meanwhile.
+ */
+int beneath_open (int root_fd, const char *rest, bool writable,
+                  struct stat *st);
+
+#endif /* QCOW2EXT_BENEATH_H */
