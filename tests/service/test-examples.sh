@@ -136,7 +136,7 @@ before ()
             mke2fs -q -F fs.raw
             qemu-img convert -n -f raw -O qcow2 fs.raw vm1.qcow2 ;;
         'Changes that are thrown away') cp vm1.raw want.raw ;;
-        'An encrypted image') ;;
+        'An encrypted image' | 'A store of images') ;;
         'A compressed backup in one copy' | 'A golden image' | \
         'A restore that comes out sparse') ;;
         'Increments, each compressed')
@@ -176,6 +176,9 @@ after ()
             qemu-img check inc2.qcow2 | grep 'compressed clusters' ;;
         'A snapshot/1') grep -q 'snapshot "before"' out ;;
         'A snapshot/2') cmp before.raw guest.raw ;;
+        'A store of images/1') ;;
+        'A store of images/2') grep -q 'export="web.qcow2"' out ;;
+        'A store of images/3') holds images/web.qcow2 disk.raw ;;
         # The disk is used.
         'An incremental backup/1')
             cp full.raw old-full.raw
