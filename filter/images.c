@@ -2,10 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * Without dir= there is one, for as long as the server runs.  Images of a
- * directory are known by their names, from the first client on.  What is
- * known of an image outlives its clients, above all that changes of it were
- * lost, which is never forgotten; of all others that are not open, some are
- * kept, so that the page cache of an image is not dropped each time.
+ * directory are known by their names, from the first client on.  Those that are
+ * not open any more are kept, up to a number, so that what was said of them is
+ * not said again, and their page cache is not dropped each time.
  *
  * Lock: images_lock guards the list and the counts of users.  The lock of
  * claims is taken under it, no other one, and no I/O is done.
@@ -47,7 +46,6 @@ static void
 image_free (struct served_image *served)
 {
   pthread_mutex_destroy (&served->lock);
-  free (served->failed);
   free ((char *) served->path);
   free (served->name);
   free (served);
@@ -101,7 +99,7 @@ images_get (const char *name)
 static bool
 is_worth_keeping (const struct served_image *served)
 {
-  return served->nr_failed || served->all_failed || claims_has (served)
+  return claims_has (served)
     || (served->is_local && nr_images <= MAX_KEPT);
 }
 

@@ -19,6 +19,7 @@
 #include "encryption.h"
 #include "exports.h"
 #include "extents-reply.h"
+#include "failures.h"
 #include "idle.h"
 #include "image/image.h"
 #include "images.h"
@@ -66,6 +67,7 @@ qcow2ext_unload (void)
   size_signal_undo ();
   handles_free ();
   images_free ();
+  failures_free ();
   directory_close ();
   crew_free (config.write.crew);
   config_free ();

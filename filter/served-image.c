@@ -5,12 +5,6 @@
  * is, its lock, what was found out about it.  Which images a server has is in
  * images.c.
  *
- * A failure outlives the clients, too.  After a flush that failed, the page
- * cache holds what the disk does not, and another flush succeeds.  A client
- * that connects then would be told that all is well.  So the image is not
- * written to any more by this server.  The next server drops the pages before
- * it reads them, and sees what is on the disk, as far as the kernel drops them.
- *
  * Lock: served->lock is held for what is done in memory, and for opening and
  * locking the image file; not while an image is opened, settled or closed.
  */
@@ -19,18 +13,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
 #include "claims.h"
 #include "config.h"
 #include "directory.h"
-#include "encryption.h"
 #include "disk/format.h"
+#include "encryption.h"
+#include "failures.h"
 #include "image-lock.h"
 #include "served-image.h"
 #include "store-direct.h"
@@ -103,60 +96,12 @@ open_local (const struct served_image *served, bool writable, struct stat *st)
   return fd;
 }
 
-static struct image_key
-key_of (int fd, const struct stat *st)
-{
-  struct image_key key = { .is_known = fd != -1 };
-
-  if (fd != -1) {
-    key.id = file_id_of (st);
-    if (ioctl (fd, FS_IOC_GETVERSION, &key.generation) == -1)
-      key.generation = 0;
-  }
-  return key;
-}
-
-static bool
-same_key (const struct image_key *a, const struct image_key *b)
-{
-  return a->is_known == b->is_known && file_id_equal (&a->id, &b->id)
-    && a->generation == b->generation;
-}
-
-/* Under the lock. */
-static bool
-has_failed (const struct served_image *served, const struct image_key *key)
-{
-  for (size_t i = 0; i < served->nr_failed; i++)
-    if (same_key (&served->failed[i], key))
-      return true;
-  return served->all_failed;
-}
-
-void
-served_image_set_failed (struct served_image *served,
-                         const struct image_key *key)
-{
-  struct image_key *failed;
-
-  if (has_failed (served, key))
-    return;
-  failed = realloc (served->failed,
-                    (served->nr_failed + 1) * sizeof *failed);
-  if (failed == NULL) {
-    served->all_failed = true;
-    return;
-  }
-  served->failed = failed;
-  served->failed[served->nr_failed++] = *key;
-}
-
 /* Has this server not yet dropped what the page cache has of this file? */
 static bool
 is_first_use (struct served_image *served, const struct image_key *key)
 {
   LOCK_FOR_SCOPE (&served->lock);
-  if (same_key (&served->uncached, key))
+  if (image_key_equal (&served->uncached, key))
     return false;
   served->uncached = *key;
   return true;
@@ -357,11 +302,8 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
 
   if (served->name && (fd == -1 || !may_open (served, fd, &st)))
     return -1;
-  o->key = key_of (fd, &st);
-  {
-    LOCK_FOR_SCOPE (&served->lock);
-    o->has_failed = has_failed (served, &o->key);
-  }
+  o->key = image_key_of (fd, &st);
+  o->has_failed = failures_has (&o->key);
   if (o->has_failed) {
     nbdkit_error ("warning: %s: the image is served read-only: changes of it "
                   "were lost since this server was started; see what is "

@@ -13,19 +13,11 @@
 #include <nbdkit-filter.h>
 
 #include "cache-share.h"
+#include "failures.h"
 #include "image/image.h"
 #include "store-file.h"
 
 struct session;
-
-/* Which file an image was opened from.  Another file that has got its inode
- * number has another generation, where the file system knows such a thing.
- */
-struct image_key {
-  bool is_known;                /* false: the image is not a local file */
-  struct file_id id;
-  int generation;
-};
 
 /* The lock of a file for all exports of an image. */
 struct file_lock {
@@ -51,9 +43,6 @@ struct served_image {
   pthread_mutex_t lock;         /* guards all that follows */
   struct session *sessions;     /* the exports of it that are open */
   struct file_lock image_lock, data_lock;
-  struct image_key *failed;     /* files of which changes were lost */
-  size_t nr_failed;
-  bool all_failed;              /* there was no memory to note which */
   struct image_key uncached;    /* whose page cache was dropped */
 
   /* --- Private to images.c, for those of a directory. --- */
@@ -110,11 +99,4 @@ void served_image_close (struct open_image *o);
  */
 int served_image_lock (struct served_image *served, bool writing);
 void served_image_unlock (struct served_image *served);
-
-/* Notes that changes of the image were lost.  Until the server ends, it is
- * opened only for reading, and has_failed.
- */
-void served_image_set_failed (struct served_image *served,
-                              const struct image_key *key);
-
 #endif /* QCOW2EXT_SERVED_IMAGE_H */

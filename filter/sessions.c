@@ -22,7 +22,7 @@
  * If there is no space to settle, the session is open and has no users: what
  * was written is in memory, the files stay locked, the next client joins, and
  * each idle look tries again.  Every other failure loses changes, and the
- * image is marked as failed before the session goes (see served-image.c).
+ * image is marked as failed before the session goes (see failures.c).
  *
  * A handle is attached to its session by .open and detached by .finalize or
  * .close, whichever comes first: a client that goes during negotiation sees
@@ -264,7 +264,7 @@ settle_and_close (struct session *s)
     return false;
   }
   if (r < 0 || image_has_failed (s->open.image))
-    served_image_set_failed (s->served, &s->open.key);
+    failures_add (&s->open.key);
   close_session (s);
   return true;
 }

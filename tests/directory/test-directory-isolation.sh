@@ -66,6 +66,13 @@ lost = connect ("lost")
 assert lost.is_read_only ()
 fails (lost.flush)
 assert lost.pread (4096, 0) == b"1" * 4096
+lost.shutdown ()
+# Nor under another name.
+os.rename ("store/lost", "store/moved")
+lost = connect ("moved")
+assert lost.is_read_only ()
+fails (lost.flush)
+os.rename ("store/moved", "store/lost")
 h = nbd.NBD ()
 h.set_opt_mode (True)
 h.connect_unix (sys.argv[1])
