@@ -124,6 +124,7 @@ struct world {
   struct memory_log log;
   struct image *image;
   unsigned initial_leaks;
+  uint64_t size_at_open;        /* of the image file; no shorter later */
   struct bitmap_copy *bitmaps;  /* at the start; NULL: there are none */
 
   pthread_mutex_t lock;         /* the model */

@@ -146,9 +146,9 @@ main (void)
   struct memory_file file = { 0 }, data = { 0 }, backing = { 0 };
   char name[600 + 1] = "";
   const char *const names[] = { name };
-  struct image_options options = {
-    .env = &env, .bitmaps = names, .nr_bitmaps = 1, .l2_cache_size = 1 << 20,
-    .decoded_cache_size = 1 << 20,
+  const struct image_options options = {
+    .env = &env, .bitmaps = names, .nr_bitmaps = 1,
+    .l2_cache_size = 1 << 20, .decoded_cache_size = 1 << 20,
   };
   uint8_t *guest = malloc (spec.size);
   struct image *image;
