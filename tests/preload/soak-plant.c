@@ -7,6 +7,7 @@
 
 #include "build-config.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,14 +32,19 @@ planted (const char *what)
 ssize_t
 pwrite (int fd, const void *buf, size_t count, off_t offset)
 {
+  static ssize_t (*next) (int, const void *, size_t, off_t);
   static int writes;
 
+  /* Where off_t has 64 bits by configure's doing, so has this. */
+  if (next == NULL)
+    next = (ssize_t (*) (int, const void *, size_t, off_t))
+      dlsym (RTLD_NEXT, sizeof (off_t) == 8 ? "pwrite64" : "pwrite");
   if (planted ("memory") && (soak_plant_last = malloc (LEAK)) != NULL)
     memset (soak_plant_last, 1, LEAK);
   if (planted ("fds")
       && __atomic_fetch_add (&writes, 1, __ATOMIC_RELAXED) % 64 == 0)
     (void) !dup (fd);
-  return syscall (SYS_pwrite64, fd, buf, count, offset);
+  return next (fd, buf, count, offset);
 }
 
 int

@@ -136,6 +136,7 @@ before ()
             mke2fs -q -F fs.raw
             qemu-img convert -n -f raw -O qcow2 fs.raw vm1.qcow2 ;;
         'Changes that are thrown away') cp vm1.raw want.raw ;;
+        'An encrypted image') ;;
         'A compressed backup in one copy' | 'A golden image' | \
         'A restore that comes out sparse') ;;
         'Increments, each compressed')
@@ -200,6 +201,11 @@ after ()
         'Disk and bitmaps side by side/2')
             cmp full.raw want.raw
             stop_servers ;;
+        'An encrypted image/1') grep -q LUKS vm4.qcow2 ;;
+        'An encrypted image/2')
+            ! cmp -s -n 65536 vm4.qcow2 guest.raw || fail "it is not encrypted"
+            ;;
+        'An encrypted image/3') grep -q 'Images are identical' out ;;
         'Another backing file/1') cmp copy.raw want.raw ;;
         'Another backing file/2')
             grep -Eq '^ +8388608 +65536 +0' out && [ "$(wc -l < out)" -eq 3 ]
