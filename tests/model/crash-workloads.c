@@ -365,7 +365,8 @@ packed (struct builder *b, unsigned variant)
   const uint64_t c = b->cluster;
   struct step *s;
 
-  if (variant >= 8 || !b->spec->write.compress)
+  /* Clusters of 512 bytes would have to be shared by bytes. */
+  if (variant >= (c == MEMORY_SECTOR ? 6 : 8) || !b->spec->write.compress)
     return false;
   if (variant >= 6) {           /* a part, and meanwhile all of the cluster */
     if (c / 2 < MEMORY_SECTOR)
