@@ -212,7 +212,8 @@ static const struct header_case {
     "536870944 bytes" },
   { "no digest", LUKS_AT_DIGEST_ITERATIONS, NULL, 0, -EINVAL,
     "digest has no iterations" },
-  { "slot's state", LUKS_AT_SLOT (3), NULL, 0xac71f4, -EINVAL, "key slot 3" },
+  { "slot's state", LUKS_AT_SLOT (7), NULL, 0xac71f4, -EINVAL,
+    "key slot 7 is neither in use nor free" },
   { "stripes", LUKS_AT_SLOT (7) + LUKS_SLOT_STRIPES, NULL, 4001, -EINVAL,
     "key slot 7 has 4001 stripes" },
   { "fewer stripes", LUKS_AT_SLOT (0) + LUKS_SLOT_STRIPES, NULL, 3999,
@@ -228,6 +229,8 @@ static const struct header_case {
     -EINVAL, "outside" },
   { "slot past the end", LUKS_AT_SLOT (0) + LUKS_SLOT_MATERIAL, NULL, 4041,
     -EINVAL, "outside" },
+  { "slot whose offset in 32 bits would do", LUKS_AT_SLOT (0)
+    + LUKS_SLOT_MATERIAL, NULL, 0x00800008, -EINVAL, "outside" },
   { "slot far away", LUKS_AT_SLOT (7) + LUKS_SLOT_MATERIAL, NULL, 0xffffffff,
     -EINVAL, "outside" },
 };
