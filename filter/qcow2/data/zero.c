@@ -69,6 +69,7 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
               uint64_t *done)
 {
   struct writer *w = z->w;
+  const uint64_t size = layer_cluster_size (w->layer);
   bool changed, unmap;
   int r;
 
@@ -79,6 +80,8 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
   r = mapping_zero (&w->update, count, offset, z->unmap, done, &changed);
   if (!changed)
     return r;
+  in_place_zeroed (&w->in_place, round_down (offset, size),
+                   round_up (offset + *done, size));
   /* If the power goes before the entries are durable, the old ones lead to
    * their places again, and must find old data or zeros there.
    */

@@ -71,6 +71,7 @@ writer_open (struct layer *layer, const struct image_write_env *env,
   r = mapping_update_init (&w->update, layer, &w->health, &w->counts,
                            &w->frees);
   range_locks_init (&w->ranges);
+  in_place_init (&w->in_place);
   place_init (&w->place, layer, &w->update);
   init_commit (w);
   layer->writer = w;            /* closed with the layer, even if this fails */
@@ -93,6 +94,7 @@ writer_close (struct layer *layer)
   tracker_stop (w->tracker);
   commit_destroy (&w->commit);
   place_destroy (&w->place);
+  in_place_destroy (&w->in_place);
   range_locks_destroy (&w->ranges);
   mapping_update_destroy (&w->update);
   deferred_free_destroy (&w->frees);
