@@ -1339,7 +1339,7 @@ static const struct {
     "a change looks whether bitmaps are open and then counts as in flight" },
   { "bitmap_no_grace", "settle-flush",
     "bitmaps are stored while changes are in flight" },
-  { "flip_early", "read-settle-reallocate",
+  { "flip_early", "settle-flush",
     "a set in which requests are in flight becomes the current one again" },
   { "keep_raced_table", "first-writes",
     "a table that another plan was faster to make is kept" },
