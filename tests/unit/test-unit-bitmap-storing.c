@@ -1,17 +1,20 @@
-/* qcow2ext: when bitmaps are stored.
+/* qcow2ext: when bitmaps are stored, and what is said when they cannot be.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * The image is settled, as the idle thread does, while a request is under way.
  * If that reads, the bitmaps are stored; if it changes something, they are not.
+ * Without space, a message names the bitmap and does not say that data is lost.
  */
 
 #include "build-config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "crash-workloads.h"
+#include "base/report.h"
 #include "disk/format.h"
 
 static struct image *image;
@@ -113,10 +116,61 @@ run (const char *name)
   free (disk);
 }
 
+static char said[2000];
+
+static void
+listen (enum report_level level, const char *message)
+{
+  if (level == REPORT_ERROR && said[0] == '\0')
+    snprintf (said, sizeof said, "%s", message);
+}
+
+/* Bitmap "a" (600 of them) needs a cluster, and the file cannot grow. */
+static void
+run_full (void)
+{
+  const char *name = "bitmaps-pair";
+  const struct image_spec *spec = crash_spec (name);
+  struct files files = { .file = file, .write = spec->write };
+  struct memory_log log = { 0 };
+  uint8_t *disk = malloc (spec->size);
+
+  if (disk == NULL)
+    abort ();
+  make_image (spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  memory_log_init (&log);
+  files.log = &log;
+  if (files_open (&files, true, 0, &image) < 0
+      || image_write (image, disk, 4096, 0) < 0)
+    abort ();
+  file[MEMORY_IMAGE].limit = file[MEMORY_IMAGE].size;
+  report_set_sink (listen);
+  expect (name, "settling succeeds without space",
+          image_settle (image, false) == -ENOSPC);
+  expect (name, said[0] ? said : "nothing is said",
+          strstr (said, "bitmap \"aaaaaa") && strstr (said, "cannot be stored")
+          && strstr (said, "data that was written is on disk")
+          && !strstr (said, "may not be"));
+  file[MEMORY_IMAGE].limit = 0;
+  said[0] = '\0';
+  expect (name, "settling fails with space",
+          image_settle (image, false) == 0);
+  expect (name, said, said[0] == '\0');
+  crash_quiet ();
+
+  image_close (image);
+  for (unsigned i = 0; i < MEMORY_FILES; i++)
+    memory_file_free (&file[i]);
+  memory_log_clear (&log);
+  free (disk);
+}
+
 int
 main (void)
 {
   crash_quiet ();
+  run_full ();
   run ("bitmaps");
   run ("bitmaps-pair");
   run ("bitmaps-raw");

@@ -385,6 +385,27 @@ store_all (struct tracker *t)
   return flush_file (t);
 }
 
+/* Only the bitmaps are at stake: what the guest has written was made durable
+ * before.
+ */
+static void
+report_not_stored (struct tracker *t, int error)
+{
+  if (!health_ok (&t->w->health))
+    return;                     /* that was reported */
+  for (size_t i = 0; i < t->count; i++) {
+    const struct recorder *rec = &t->recorder[i];
+
+    if (rec->dirty_chunk)
+      report_limited (&t->layer->limit,
+                      "%s: bitmap \"%s\" cannot be stored: %s; the data that "
+                      "was written is on disk, but the bitmap stays marked as "
+                      "in use until it can be stored",
+                      t->layer->file->name, rec->bitmap->name,
+                      strerror (-error));
+  }
+}
+
 /* Is a change perhaps still under way that has found the mark set? */
 static bool
 is_busy (struct tracker *t)
@@ -416,8 +437,10 @@ tracker_store (struct tracker *t)
 
   /* If this fails, some may be marked and some not. */
   r = store_all (t);
-  if (r < 0)
+  if (r < 0) {
+    report_not_stored (t, r);
     return r;
+  }
   t->mark = MARK_CLEAR;
   for_dirty_chunks (t, drop_chunk);
   for (size_t i = 0; i < t->count; i++) {

@@ -39,7 +39,7 @@ void tracker_change_leave (struct tracker *t, struct epochs *epochs,
 
 /* Stores what was recorded and marks the bitmaps as consistent, if no change
  * is under way (else -EBUSY); reads do not matter.  What was written before is durable.  Commits.
- * t may be NULL.  Returns 0 or -errno.
+ * t may be NULL.  Returns 0 or -errno (reported, but for -EBUSY).
  */
 int tracker_store (struct tracker *t);
 
