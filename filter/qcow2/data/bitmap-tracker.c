@@ -16,8 +16,8 @@
  * Invariant: a change that is in flight and has found MARK_SET is recorded
  * before the bitmaps are stored.  For a change counts itself as in flight
  * before it looks at the mark; storing first takes MARK_SET away, and then
- * looks whether any is in flight.  Changes have epochs of their own for that:
- * storing does not wait for requests that only read.
+ * looks whether any is in flight.  Storing does not wait for requests that only
+ * read: these are not among the epochs of changes.
  *
  * Bitmaps that do not record, that were in use before us or that have extra
  * data which we do not know are left as they are.
@@ -30,12 +30,10 @@
 
 #include <errno.h>
 #include <pthread.h>
-#include <stdalign.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/bits.h"
 #include "base/cleanup.h"
 #include "data/bitmap-tracker.h"
 #include "data/writer.h"
@@ -66,7 +64,6 @@ struct tracker {
   struct layer *layer;
   size_t chunk_size;            /* bytes */
   unsigned chunk_bits;          /* log2 of bits */
-  struct epochs changes;
   pthread_mutex_t lock;
   atomic_int mark;              /* enum in_use_mark; set under the lock */
   size_t count;
@@ -115,7 +112,7 @@ tracker_start (struct writer *w, struct tracker **result)
   struct layer *layer = w->layer;
   const struct bitmap_list *list = layer->bitmaps;
   struct tracker *t;
-  size_t bytes, count = 0;
+  size_t count = 0;
   int r = 0;
 
   *result = NULL;
@@ -124,17 +121,13 @@ tracker_start (struct writer *w, struct tracker **result)
   if (count == 0)
     return 0;
 
-  bytes = sizeof *t + count * sizeof t->recorder[0];
-  t = aligned_alloc (alignof (struct tracker),
-                     round_up (bytes, alignof (struct tracker)));
+  t = calloc (1, sizeof *t + count * sizeof t->recorder[0]);
   if (t == NULL)
     return -ENOMEM;
-  memset (t, 0, bytes);
   t->w = w;
   t->layer = layer;
   t->chunk_size = layer_cluster_size (layer);
   t->chunk_bits = bitmap_chunk_bits (&layer->header);
-  epochs_init (&t->changes);
   pthread_mutex_init (&t->lock, NULL);
   for (size_t i = 0; r == 0 && i < list->count; i++)
     if (records (&list->bitmap[i]))
@@ -155,7 +148,6 @@ tracker_stop (struct tracker *t)
   for (size_t i = 0; i < t->count; i++)
     recorder_end (&t->recorder[i]);
   pthread_mutex_destroy (&t->lock);
-  epochs_destroy (&t->changes);
   free (t);
 }
 
@@ -263,34 +255,24 @@ record (struct tracker *t, uint64_t count, uint64_t offset)
 }
 
 int
-tracker_change_enter (struct tracker *t, struct epochs *epochs,
+tracker_change_enter (struct tracker *t, struct epochs *changes,
                       uint64_t count, uint64_t offset,
-                      struct change_ticket *ticket)
+                      struct epoch_ticket *ticket)
 {
   int r;
 
   for (;;) {
-    ticket->request = epochs_enter (epochs);
+    *ticket = epochs_enter (changes);
     if (t == NULL)
       return 0;
-    ticket->change = epochs_enter (&t->changes);
     if (t->mark == MARK_SET) {
       record (t, count, offset);
       return 0;
     }
-    tracker_change_leave (t, epochs, *ticket);
+    epochs_leave (changes, *ticket);
     if ((r = mark_in_use (t)) < 0)
       return r;
   }
-}
-
-void
-tracker_change_leave (struct tracker *t, struct epochs *epochs,
-                      struct change_ticket ticket)
-{
-  if (t)
-    epochs_leave (&t->changes, ticket.change);
-  epochs_leave (epochs, ticket.request);
 }
 
 /* --- storing --- */
@@ -410,10 +392,12 @@ report_not_stored (struct tracker *t, int error)
 static bool
 is_busy (struct tracker *t)
 {
+  struct writer *w = t->w;
   unsigned epoch;
 
-  return !(epochs_advance (&t->changes, &epoch)
-           ? epochs_drained (&t->changes, epoch) : epochs_idle (&t->changes));
+  deferred_free_reap (&w->frees);
+  return !(epochs_advance (&w->changes, &epoch)
+           ? epochs_drained (&w->changes, epoch) : epochs_idle (&w->changes));
 }
 
 int

@@ -20,26 +20,18 @@ int tracker_start (struct writer *w, struct tracker **result);
 /* Frees the tracker (or NULL) with all that was not stored. */
 void tracker_stop (struct tracker *t);
 
-/* What a change carries from enter to leave. */
-struct change_ticket {
-  struct epoch_ticket request;
-  struct epoch_ticket change;   /* if bitmaps record */
-};
-
 /* Counts a change of a guest range (bytes) as in flight, with the bitmaps
  * marked in use and the change recorded.  t is NULL if no bitmap records.
  * Takes the tracker's lock and does I/O if the bitmaps are not yet marked.
  * Returns 0, or -errno with nothing counted.
  */
-int tracker_change_enter (struct tracker *t, struct epochs *epochs,
+int tracker_change_enter (struct tracker *t, struct epochs *changes,
                           uint64_t count, uint64_t offset,
-                          struct change_ticket *ticket);
-void tracker_change_leave (struct tracker *t, struct epochs *epochs,
-                           struct change_ticket ticket);
+                          struct epoch_ticket *ticket);
 
 /* Stores what was recorded and marks the bitmaps as consistent, if no change
- * is under way (else -EBUSY); reads do not matter.  What was written before is durable.  Commits.
- * t may be NULL.  Returns 0 or -errno (reported, but for -EBUSY).
+ * is under way (else -EBUSY); reads do not matter.  What was written before is
+ * durable.  Commits.  t may be NULL.  Returns 0 or -errno (reported, but for -EBUSY).
  */
 int tracker_store (struct tracker *t);
 

@@ -1,4 +1,4 @@
-/* qcow2ext: writes in place, and what has to wait for them.
+/* qcow2ext: reads and writes in place, and what has to wait for them.
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
@@ -34,7 +34,7 @@ in_place_enter (struct in_place *ip)
 }
 
 /* Either this sees the waiter, or the waiter, which counts itself before it
- * looks at the epochs, sees that the write has left.
+ * looks at the epochs, sees that the request has left.
  */
 void
 in_place_leave (struct in_place *ip, struct epoch_ticket ticket)
@@ -47,7 +47,7 @@ in_place_leave (struct in_place *ip, struct epoch_ticket ticket)
   pthread_mutex_unlock (&ip->lock);
 }
 
-/* A write in place that enters only now will see the new entries. */
+/* A request that enters only now will see the new entries. */
 void
 in_place_zeroed (struct in_place *ip, uint64_t start, uint64_t end)
 {
@@ -60,11 +60,11 @@ in_place_zeroed (struct in_place *ip, uint64_t start, uint64_t end)
   ip->any = true;
 }
 
-/* Waits for the writes in place that have begun by now.  Under the lock, which
+/* Waits for the requests in place that have begun by now.  Under the lock, which
  * is let go of while waiting.
  */
 static void
-wait_for_writes (struct in_place *ip)
+wait_for_all (struct in_place *ip)
 {
   unsigned epoch;
 
@@ -88,7 +88,7 @@ in_place_wait (struct in_place *ip, uint64_t start, uint64_t end)
   if (!ip->any || end <= ip->start || ip->end <= start)
     return;
   zeroed = ip->zeroed;
-  wait_for_writes (ip);
+  wait_for_all (ip);
   if (zeroed == ip->zeroed)
     ip->any = false;
 }

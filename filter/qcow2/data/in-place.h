@@ -1,25 +1,26 @@
-/* qcow2ext: writes in place, and what has to wait for them.
+/* qcow2ext: reads and writes in place, and what has to wait for them.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * A write in place looks its cluster up and then writes, with no lock.  When the
- * cluster is zeroed meanwhile and keeps its place (that in a data file is
- * always the same; one in the image may stay allocated), such a write can land
- * there at any later time.  So a place has a grace period as a host cluster
- * has that was let go of: the next request to write to the cluster, which puts
- * something around its data and publishes the entry, first waits for the
- * writes in place that had begun when the cluster was zeroed.
+ * A request in place looks its cluster up and then reads or writes there, with
+ * no lock.  When the cluster is zeroed meanwhile and keeps its place (that in a
+ * data file is always the same; one in the image may stay allocated), a write
+ * can land there at any later time, and a read can find what is there then.  So
+ * a place has a grace period as a host cluster has that was let go of: the
+ * next request to write to the cluster, which puts something around its data
+ * and then publishes the entry, first waits for the requests in place that had
+ * begun when the cluster was zeroed.
  *
- *   zeroed, no write in place under way  nothing to wait for
- *   zeroed, some are under way           the range is noted
- *   first write to a part of the range   waits; then the range is forgotten
+ *   zeroed, no request in place under way  nothing to wait for
+ *   zeroed, some are under way             the range is noted
+ *   first write to a part of the range     waits; then the range is forgotten
  *
- * Writes in place count themselves by epochs of their own, so that a request
+ * Requests in place count themselves by epochs of their own, so that a request
  * can wait for them while it is itself under way, with its range locked: what
- * it waits for only does I/O, and takes no range lock.  The one noted range
- * spans all that were zeroed, so that some wait that need not, once.
+ * it waits for does I/O, and takes no range lock.  The one noted range spans
+ * all that were zeroed, so that some wait that need not, once.
  *
- * The lock is taken after a range lock, with no other, and is not held during
- * I/O or waiting.
+ * The lock is taken after a range lock, with no other but that of the epochs,
+ * and is not held during I/O or waiting.
  */
 
 #ifndef QCOW2_IN_PLACE_H
@@ -33,9 +34,9 @@
 #include "space/epochs.h"
 
 struct in_place {
-  struct epochs epochs;         /* of writes in place */
+  struct epochs epochs;         /* of requests in place */
   pthread_mutex_t lock;
-  pthread_cond_t ended;         /* a write has; while there are waiters */
+  pthread_cond_t ended;         /* a request has; while there are waiters */
   atomic_uint waiters;
   atomic_bool any;              /* the range is not empty */
   uint64_t start, end;          /* guest range that was zeroed, bytes */
@@ -45,7 +46,7 @@ struct in_place {
 void in_place_init (struct in_place *ip);
 void in_place_destroy (struct in_place *ip);
 
-/* Around the look-up and the write.  The caller takes no range lock between
+/* Around the look-up and the I/O.  The caller takes no range lock between
  * the two.
  */
 struct epoch_ticket in_place_enter (struct in_place *ip);
@@ -56,7 +57,7 @@ void in_place_leave (struct in_place *ip, struct epoch_ticket ticket);
  */
 void in_place_zeroed (struct in_place *ip, uint64_t start, uint64_t end);
 
-/* Waits until no write in place can land any more in what was zeroed of a
+/* Waits until no request in place can reach any more what was zeroed of a
  * guest range (bytes), on which the caller holds the range lock.
  */
 void in_place_wait (struct in_place *ip, uint64_t start, uint64_t end);

@@ -107,13 +107,13 @@ layer_write (struct layer *layer, const void *buf, size_t count,
   if ((r = begin (layer)) < 0)
     return r;
   do {
-    struct change_ticket ticket;
+    struct epoch_ticket ticket;
 
-    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+    if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = write_content (w, buf, count, offset);
-    tracker_change_leave (w->tracker, &w->epochs, ticket);
+    epochs_leave (&w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);
@@ -137,13 +137,13 @@ zero_or_trim (struct layer *layer, struct zero_request *z, uint64_t count,
   if (z->fast && (r = zero_check_fast (z, count, offset)) < 0)
     return r;
   do {
-    struct change_ticket ticket;
+    struct epoch_ticket ticket;
 
-    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+    if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = zero_range (z, count, offset);
-    tracker_change_leave (w->tracker, &w->epochs, ticket);
+    epochs_leave (&w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);

@@ -43,7 +43,7 @@ struct writer {
   struct layer *layer;
   struct health health;
   struct commit commit;
-  struct epochs epochs;
+  struct epochs changes;        /* requests that change something */
   struct metadata_map metadata;
   struct refcounts counts;
   struct deferred_free frees;
