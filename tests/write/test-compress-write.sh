@@ -2,6 +2,7 @@
 # What is written is compressed: QEMU reads what was written to images of all
 # cluster sizes, versions, types of compression and widths of refcounts; and
 # nothing leaks, when compressed clusters are overwritten, too.
+# shellcheck disable=SC2016
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/writing.sh
@@ -51,7 +52,7 @@ do
     # what nbdcopy sends at once.
     case $opts in
         refcount_bits=1 | *512 | *2M) ;;
-        *) [ $(($(stat -c '%b * 512' x.qcow2))) -lt $((size * 6 / 10)) ] ||
+        *) [ $(($(stat -c '%b * 512' x.qcow2))) -lt $((size * 7 / 10)) ] ||
                fail "$opts: $(stat -c '%b * 512' x.qcow2) bytes" ;;
     esac
     # Once more: what was there is let go of.
