@@ -50,7 +50,7 @@
  * I6    ... and until they are stored    bitmap_close_early
  * I7    a raw data file is the disk      raw_zero_in_table, raw_trim_in_table,
  *                                        raw_short, raw_first_touch
- *       zeros hide the backing file      zero_uncovers
+ *       zeros hide the backing file      zero_uncovers, zero_around_data
  * I2    all host clusters of compressed  compressed_start_only
  *       data are let go
  *       what a cut left behind is used   refuse_dirty, need_whole_cluster
@@ -170,6 +170,8 @@ static const struct {
     "zeroing does not reach a raw data file" },
   { "raw_short", "parts",
     "a raw data file stays shorter than the disk" },
+  { "zero_around_data", "parts",
+    "zeroing part of a cluster does not look at the rest of it below" },
   { "zero_uncovers", "parts",
     "zeroing shows what lies in the backing file" },
   { "flush_tables_only", "parts",

@@ -109,11 +109,11 @@ layer_write (struct layer *layer, const void *buf, size_t count,
   do {
     struct epoch_ticket ticket;
 
-    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+    if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = write_content (w, buf, count, offset);
-    epochs_leave (&w->epochs, ticket);
+    epochs_leave (&w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);
@@ -139,11 +139,11 @@ zero_or_trim (struct layer *layer, struct zero_request *z, uint64_t count,
   do {
     struct epoch_ticket ticket;
 
-    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+    if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = zero_range (z, count, offset);
-    epochs_leave (&w->epochs, ticket);
+    epochs_leave (&w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);

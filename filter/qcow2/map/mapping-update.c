@@ -50,6 +50,16 @@ mapping_check_target (struct mapping_update *u, uint64_t host,
   return fail_on_metadata (u);
 }
 
+int
+mapping_check_used (struct mapping_update *u, uint64_t entry)
+{
+  uint64_t offset, length;
+
+  if (!l2_entry_refers_to (&u->layer->geo, entry, &offset, &length))
+    return 0;
+  return refcounts_check_used (u->counts, offset, length);
+}
+
 /* Takes the change lock and the cache's lock for writing, with the table of
  * l1_index in memory and ready for changes.  On failure holds neither.
  */

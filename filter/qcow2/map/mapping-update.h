@@ -53,6 +53,12 @@ void mapping_update_destroy (struct mapping_update *u);
 int mapping_check_target (struct mapping_update *u, uint64_t host,
                           uint64_t length);
 
+/* What an entry refers to is about to be replaced by what is yet to be
+ * allocated.  If it counts as free, the image is corrupt: -EIO, and writing has
+ * ended.
+ */
+int mapping_check_used (struct mapping_update *u, uint64_t entry);
+
 /* Makes sure that there is an L2 table that is ours alone, which may need a
  * cluster and write it.  0 or -errno.
  */

@@ -214,6 +214,31 @@ refcounts_close_cursor (struct refcounts *rc, uint64_t offset,
     rc->cursor = 0;
 }
 
+static int
+check_used (struct refcounts *rc, uint64_t first, uint64_t last)
+{
+  for (uint64_t c = first; c <= last; c++) {
+    uint64_t count;
+    const int r = refcounts_get (rc, c, &count);
+
+    if (r < 0)
+      return r;
+    if (count == 0)
+      return health_mark_corrupt (rc->health,
+                                  "a cluster in use has a refcount of 0");
+  }
+  return 0;
+}
+
+int
+refcounts_check_used (struct refcounts *rc, uint64_t offset, uint64_t length)
+{
+  const unsigned bits = rc->end.cluster_bits;
+
+  LOCK_FOR_SCOPE (&rc->lock);
+  return check_used (rc, offset >> bits, (offset + length - 1) >> bits);
+}
+
 int
 refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
 {
@@ -226,13 +251,8 @@ refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
   /* What can fail comes first: this brings the blocks into memory, where they
    * stay until the allocator looks for free clusters.
    */
-  for (uint64_t c = first; c <= last; c++) {
-    if ((r = refcounts_get (rc, c, &count)) < 0)
-      return r;
-    if (count == 0)
-      return health_mark_corrupt (rc->health,
-                                  "a cluster in use has a refcount of 0");
-  }
+  if ((r = check_used (rc, first, last)) < 0)
+    return r;
   refcounts_close_cursor (rc, offset, length);
   for (uint64_t c = first; c <= last; c++) {
     if ((r = refcounts_get (rc, c, &count)) < 0

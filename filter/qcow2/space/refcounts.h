@@ -74,6 +74,14 @@ void refcounts_close (struct refcounts *rc);
 /* The count of a host cluster.  May read a block; 0 or -errno. */
 int refcounts_get (struct refcounts *rc, uint64_t cluster, uint64_t *count);
 
+/* Something refers to a host range (bytes), which is about to be replaced: if
+ * a cluster there counts as free, the allocator would hand it out, so that the
+ * image is marked corrupt.  Takes the space lock; may read a block.  0 or
+ * -errno.
+ */
+int refcounts_check_used (struct refcounts *rc, uint64_t offset,
+                          uint64_t length);
+
 /* Takes one reference from each cluster of a host range (bytes).  Closes the
  * cursor there.  0 or -errno,
  * and then none was taken, or writing has ended.
