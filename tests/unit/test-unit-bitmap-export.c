@@ -103,7 +103,7 @@ test_round (struct image *image, struct memory_file *file, unsigned round)
   random_bits (bits);
   for (unsigned i = 0; i < CHUNKS; i++)
     memory_file_write (file, bits + i * (CHUNK_BITS / 8), CHUNK_BITS / 8,
-                       be64_get (image->exported_table[i]));
+                       be64_get (image->exported->table[i]));
 
   for (unsigned i = 0; i < RANGES; i++) {
     const uint64_t size = image_size (image);
@@ -145,9 +145,10 @@ main (void)
   const struct image_env env = { .open_backing = no_backing };
   struct memory_file file = { 0 }, data = { 0 }, backing = { 0 };
   char name[600 + 1] = "";
-  struct image_options options = {
-    .env = &env, .bitmap = name, .l2_cache_size = 1 << 20,
-    .decoded_cache_size = 1 << 20,
+  const char *const names[] = { name };
+  const struct image_options options = {
+    .env = &env, .bitmaps = names, .nr_bitmaps = 1,
+    .l2_cache_size = 1 << 20, .decoded_cache_size = 1 << 20,
   };
   uint8_t *guest = malloc (spec.size);
   struct image *image;

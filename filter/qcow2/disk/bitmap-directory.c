@@ -60,7 +60,9 @@ parse_entry (const struct header *h, uint64_t file_size, const uint8_t *dir,
       || b->table_offset & ((UINT64_C (1) << h->cluster_bits) - 1)
       || __builtin_add_overflow (b->table_offset,
                                  b->table_entries * sizeof (be64), &table_end)
-      || table_end > file_size)
+      || table_end > file_size
+      || (uint64_t) b->table_entries << h->cluster_bits
+         > QCOW2_MAX_BITMAP_BYTES)
     return 0;
   b->usable = !(b->flags & QCOW2_BITMAP_IN_USE)
     && (extra == 0 || b->flags & QCOW2_BITMAP_EXTRA_COMPATIBLE);
@@ -77,6 +79,7 @@ static int
 parse_directory (const struct header *h, uint64_t file_size,
                  const uint8_t *dir, struct bitmap_list *list)
 {
+  uint64_t entries = 0;
   size_t pos = 0;
 
   while (list->count < h->nb_bitmaps) {
@@ -88,6 +91,10 @@ parse_directory (const struct header *h, uint64_t file_size,
     list->count++;
     if (b->name == NULL)
       return -ENOMEM;
+    /* Each may be in order, but all of them are kept in memory together. */
+    entries += b->table_entries;
+    if (entries > QCOW2_MAX_BITMAP_ENTRIES)
+      return -EINVAL;
     pos += n;
   }
   return pos == h->bitmap_directory_size ? 0 : -EINVAL;
@@ -134,7 +141,8 @@ bitmap_list_read (struct store *file, uint64_t file_size,
   if (r != -EINVAL)
     return r;
   (*list)->damaged = true;
-  report_warning ("%s: the bitmap directory is damaged", file->name);
+  report_warning ("%s: the bitmap directory is damaged, or its bitmaps are too "
+                  "large", file->name);
   return 0;
 }
 

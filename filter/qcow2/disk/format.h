@@ -48,6 +48,8 @@ enum image_format { IMAGE_QCOW2, IMAGE_RAW };
 #define QCOW2_MAX_SNAPSHOT_EXTRA 1024
 #define QCOW2_MAX_BITMAPS 65535
 #define QCOW2_MAX_BITMAP_DIR_BYTES (UINT64_C (64) << 20)
+#define QCOW2_MAX_BITMAP_BYTES (UINT64_C (512) << 20) /* of its clusters */
+#define QCOW2_MAX_BITMAP_ENTRIES (UINT64_C (16) << 20) /* of all tables; ours */
 #define QCOW2_MAX_CRYPTO_BYTES (UINT64_C (64) << 20) /* ours; 2 MiB suffice */
 
 /* The header, at offset 0 (spec: "Header"). */
