@@ -86,7 +86,8 @@ build (struct refcounts *rc, struct growth *g)
   memcpy (g->slots, rc->block, rc->entries * sizeof *g->slots);
   for (uint64_t i = 0; i < g->blocks; i++) {
     struct refblock *b =
-      refblock_new (rc, (g->start + i) << rc->end.cluster_bits);
+      refblock_new (rc, rc->entries + i,
+                    (g->start + i) << rc->end.cluster_bits);
 
     if (b == NULL)
       return -ENOMEM;
@@ -143,15 +144,18 @@ switch_tables (struct refcounts *rc, struct growth *g)
   file_end_extend (&rc->end, g->start + area (g));
   for (uint64_t c = 0; c < old_clusters; c++)
     metadata_map_remove (rc->metadata, (old_offset >> bits) + c);
-  for (uint64_t i = 0; i < g->blocks; i++)
-    refblock_mark_dirty (rc, g->slots[rc->entries + i]);
   free (rc->block);
   rc->block = g->slots;
+  for (uint64_t i = 0; i < g->blocks; i++) {
+    struct refblock *b = g->slots[rc->entries + i];
+
+    refcounts_insert_block (rc, b);
+    refblock_mark_dirty (rc, b);
+  }
   rc->table = g->table;
   rc->entries = g->entries;
   rc->offset = rc->header->reftable_offset = table_offset (rc, g);
   rc->clusters = rc->header->reftable_clusters = g->table_clusters;
-  rc->blocks_cached += g->blocks;
   g->table = old;
   g->slots = NULL;
   for (uint64_t c = 0; c < area (g); c++)
@@ -215,7 +219,7 @@ refcounts_create_block (struct refcounts *rc, uint64_t i)
   if ((r = refcounts_check_free (rc, cluster)) < 0
       || (r = metadata_map_add (rc->metadata, cluster)) < 0)
     return r;
-  b = refblock_new (rc, cluster << rc->end.cluster_bits);
+  b = refblock_new (rc, i, cluster << rc->end.cluster_bits);
   if (b == NULL)
     r = -ENOMEM;
   else {
@@ -229,9 +233,7 @@ refcounts_create_block (struct refcounts *rc, uint64_t i)
     return r;
   }
   rc->table[i] = be64_make (b->host);
-  rc->block[i] = b;
-  rc->blocks_cached++;
-  b->used = ++rc->use_number;
+  refcounts_insert_block (rc, b);
   file_end_extend (&rc->end, cluster + 1);
   return 0;
 }
