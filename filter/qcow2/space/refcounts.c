@@ -192,6 +192,9 @@ refcounts_check_free (struct refcounts *rc, uint64_t cluster)
                                 1))
     return health_mark_corrupt (rc->health,
                                 "a cluster of metadata is marked as free");
+  if (cluster >= rc->metadata->first_lost)
+    return health_mark_corrupt (rc->health, "an L2 table is missing: it lies "
+                                "past the end of the file");
   return 0;
 }
 
