@@ -32,7 +32,7 @@ static void
 remove_table (struct l2_cache *cache, struct l2_table *t)
 {
   t->layer->l2[t->l1_index] = NULL;
-  cache->bytes -= sizeof *t + t->bytes;
+  cache->bytes -= l2_table_memory (t);
   cache->count--;
   t->prev->next = t->next;
   t->next->prev = t->prev;
@@ -45,7 +45,7 @@ static void
 insert_table (struct l2_cache *cache, struct l2_table *t)
 {
   t->layer->l2[t->l1_index] = t;
-  cache->bytes += sizeof *t + t->bytes;
+  cache->bytes += l2_table_memory (t);
   cache->count++;
   if (cache->hand == NULL) {
     t->next = t->prev = t;
@@ -58,6 +58,11 @@ insert_table (struct l2_cache *cache, struct l2_table *t)
   t->next->prev = t;
 }
 
+/* How many tables the hand passes for one that comes in: with all of them dirty
+ * or in a commit it finds nothing, and must not look at all of them each time.
+ */
+#define EVICT_LOOKS 64
+
 /* Takes tables out until the limit is met, all but "keep" and those that hold
  * what is not on disk yet (the writer commits before these are too many).
  * Returns them as a list (by ->next) for the caller to free when it has let
@@ -67,7 +72,8 @@ static struct l2_table *
 evict (struct l2_cache *cache, const struct l2_table *keep)
 {
   struct l2_table *evicted = NULL;
-  size_t looks = 2 * cache->count; /* everything once marked, once not */
+  /* At most everything, once marked and once not. */
+  size_t looks = min64 (2 * cache->count, EVICT_LOOKS);
 
   while (cache->bytes > cache->limit && looks-- > 0) {
     struct l2_table *t = cache->hand;
@@ -218,7 +224,7 @@ l2_cache_mark_dirty (struct l2_cache *cache, struct l2_table *t)
   t->is_dirty = true;
   t->next_dirty = cache->dirty;
   cache->dirty = t;
-  cache->dirty_bytes += t->bytes;
+  cache->dirty_bytes += l2_table_memory (t);
 }
 
 int

@@ -34,10 +34,10 @@
 
 struct l2_cache {
   struct brlock lock;           /* under which tables are looked at */
+  size_t limit;                 /* bytes; constant */
   _Atomic size_t dirty_bytes;   /* in memory, of tables to be written */
 
   /* Private. */
-  size_t limit;                 /* bytes */
   size_t bytes;                 /* in the ring; under lock */
   size_t count;                 /* of tables in the ring; under lock */
   struct l2_table *hand;        /* NULL: the ring is empty; under lock */
@@ -66,6 +66,16 @@ struct l2_table *l2_cache_create (struct layer *layer, uint32_t l1_index,
 
 /* Bytes in memory now, and the most there should be. */
 void l2_cache_usage (struct l2_cache *cache, size_t *bytes, size_t *limit);
+
+/* Are so many tables to be written, and cannot go before, that a commit should
+ * make room for others?
+ */
+static inline bool
+l2_cache_needs_commit (const struct l2_cache *cache)
+{
+  return atomic_load_explicit (&cache->dirty_bytes, memory_order_relaxed)
+    > cache->limit / 2;
+}
 
 /* Drops all tables of a layer. */
 void l2_cache_drop (struct layer *layer);
