@@ -21,6 +21,7 @@
 #include "base/cleanup.h"
 #include "space/allocator.h"
 #include "space/refcounts.h"
+#include "store-memory.h"
 
 #define CLUSTER_BITS 9
 #define CLUSTER (UINT64_C (1) << CLUSTER_BITS)
@@ -191,6 +192,107 @@ test_changed (enum commit_progress progress)
   }
 }
 
+/* --- new blocks --- */
+
+/* An empty image with a table for 64 MiB, and one block. */
+#define SMALL_TABLE (8 * CLUSTER)
+
+static void
+make_small (struct memory_file *f)
+{
+  const uint64_t block = TABLE + SMALL_TABLE;
+  const be64 entry = be64_make (block);
+  const be16 one = be16_make (1);
+
+  memory_file_resize (f, block + CLUSTER);
+  memory_file_write (f, &entry, sizeof entry, TABLE);
+  for (uint64_t c = 0; c <= block / CLUSTER; c++)
+    memory_file_write (f, &one, sizeof one, block + c * sizeof one);
+}
+
+/* Entries of the table are written when the blocks are durable to which they
+ * refer, and those of one write lie in one sector: all of them are on disk, or
+ * none.
+ */
+static void
+check_links (const struct memory_log *log)
+{
+  CLEANUP_FREE uint8_t *durable = calloc (1, 64 << 20 >> CLUSTER_BITS);
+  CLEANUP_FREE uint8_t *written = calloc (1, 64 << 20 >> CLUSTER_BITS);
+
+  for (size_t i = 0; i < log->count; i++) {
+    const struct memory_op *op = &log->op[i];
+
+    if (op->kind == MEMORY_FLUSH) {
+      memcpy (durable, written, 64 << 20 >> CLUSTER_BITS);
+      continue;
+    }
+    if (op->kind != MEMORY_WRITE)
+      continue;
+    if (op->offset >= TABLE + SMALL_TABLE) {
+      for (uint64_t o = 0; o < op->length; o += CLUSTER)
+        written[(op->offset + o) / CLUSTER] = 1;
+      continue;
+    }
+    CHECK (op->offset >= TABLE);
+    CHECK (op->offset / 512 == (op->offset + op->length - 1) / 512);
+    for (uint64_t o = 0; o < op->length; o += 8) {
+      be64 entry;
+
+      memcpy (&entry, op->data + o, sizeof entry);
+      CHECK (durable[be64_get (entry) / CLUSTER]);
+    }
+  }
+}
+
+/* A file that grows by 48 MiB. */
+static void
+test_new_blocks (void)
+{
+  struct memory_file file = { 0 };
+  struct memory_log log;
+  struct header h = header;
+  struct health small_health = { .header = &h };
+  struct refcounts small;
+  uint64_t taken = 0, flushes = 0, offset, got, count;
+  bool zero;
+
+  make_small (&file);
+  memory_log_init (&log);
+  small_health.file = store_memory_new (&file, &log, MEMORY_IMAGE, false);
+  h.reftable_clusters = SMALL_TABLE / CLUSTER;
+  metadata_map_init (&metadata, CLUSTER_BITS);
+  refcounts_init (&small, &small_health, &metadata, &file_size);
+  small.end.can_grow = true;
+  CHECK (refcounts_open (&small) == 0);
+  {
+    LOCK_FOR_SCOPE (&small.lock);
+    for (; taken < 48 << 20; taken += got * CLUSTER) {
+      CHECK (allocator_take (&small, 64, &offset, &got, &zero) == 0);
+      CHECK (!metadata_map_overlaps (&metadata, offset, got * CLUSTER));
+    }
+    for (uint64_t i = 1; i < small.entries; i++) {
+      const uint64_t host = be64_get (small.table[i]);
+
+      if (host == 0)
+        continue;
+      CHECK (metadata_map_overlaps (&metadata, host, CLUSTER));
+      CHECK (refcounts_get (&small, host / CLUSTER, &count) == 0);
+      CHECK (count == 1);
+    }
+  }
+  check_links (&log);
+  for (size_t i = 0; i < log.count; i++)
+    flushes += log.op[i].kind == MEMORY_FLUSH;
+  printf ("%" PRIu64 " flushes while a file grows by 48 MiB\n", flushes);
+  CHECK (flushes < 60);
+  refcounts_destroy (&small);
+  metadata_map_destroy (&metadata);
+  store_close (small_health.file);
+  memory_log_clear (&log);
+  memory_file_free (&file);
+}
+
 int
 main (void)
 {
@@ -210,5 +312,6 @@ main (void)
   }
   refcounts_destroy (&rc);
   metadata_map_destroy (&metadata);
+  test_new_blocks ();
   return EXIT_SUCCESS;
 }

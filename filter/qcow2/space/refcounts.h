@@ -124,7 +124,7 @@ refcounts_block_bits (const struct refcounts *rc)
 int refcounts_get_block (struct refcounts *rc, uint64_t i,
                          struct refblock **result);
 
-/* Makes block number i, which is not there. */
+/* Makes block number i, which is not there, and perhaps some that follow. */
 int refcounts_create_block (struct refcounts *rc, uint64_t i);
 
 /* May a cluster be taken whose count says that it is free?  0 or -EIO. */
