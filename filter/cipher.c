@@ -3,8 +3,9 @@
  *
  * A context of the library holds the vector of the sector that is under way,
  * so each thread needs one for as long as it computes.  There are as many as
- * processors, made together with the cipher: nothing has to be allocated, and
- * nothing can fail, in the middle of a request.
+ * processors, and at least as many as nbdkit has threads for a client, made
+ * together with the cipher: nothing has to be allocated, and nothing can fail,
+ * in the middle of a request.
  *
  * Lock: c->lock guards the list of contexts that nobody uses.  Threads hold a
  * context only while they compute, so waiting for one is short.
@@ -23,8 +24,8 @@
 #include "disk/format.h"
 #include "load-gcrypt.h"
 
-#define MIN_CONTEXTS 4
-#define MAX_CONTEXTS 32
+#define MIN_CONTEXTS 16
+#define MAX_CONTEXTS 64
 
 #define BLOCK 16                /* of AES */
 

@@ -27,10 +27,7 @@ qemu-io -f raw -c 'write 0 512' base.data
 # In use by a writer.
 qemu-nbd -t -f raw -k "$tmp/q.sock" base.data &
 cleanup_fn _kill_pid $!
-for ((i = 0; i < 200; i++)); do
-    [ ! -S q.sock ] || break
-    sleep 0.05
-done
+wait_until "qemu-nbd listens" [ -S q.sock ]
 expect_fail 'base.data.*in use' nbdkit -U - --filter="$qcow2ext" file x.qcow2 \
             --run 'nbdinfo "$uri"'
 nbdkit -U - --filter="$qcow2ext" file x.qcow2 qcow2ext-lock=false \

@@ -24,7 +24,7 @@ def extents (at):
     return found
 
 def until (condition):
-    deadline = time.monotonic () + 20
+    deadline = time.monotonic () + 120
     while not condition ():
         assert time.monotonic () < deadline
         h.poll (10)

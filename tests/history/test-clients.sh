@@ -12,7 +12,7 @@ if [ "${QCOW2EXT_TEST_LONG:-0}" -gt 0 ]; then
     "${clients[@]}" --seconds $((60 * QCOW2EXT_TEST_LONG))
     exit
 fi
-"${clients[@]}" --seed 1 --rounds 12 --lies
+"${clients[@]}" --seed 1 --rounds 20 --lies
 # A data server that lies about flushes.
 ! "${clients[@]}" --seed 1 --rounds 4 --kind far-raw --far-cache unsafe \
     > "$tmp/lying" || fail "a lying data server was not noticed"

@@ -25,6 +25,7 @@ other one from there on.  What is done depends on the seed alone.
 """
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -46,6 +47,11 @@ QEMU, OURS = "qemu", "ours"
 
 class Wrong(Exception):
     pass
+
+
+class Spoilt(Exception):
+    """QEMU alone has damaged the image: it does so when it writes compressed
+    clusters among others."""
 
 
 # --- what a history is ---
@@ -356,6 +362,7 @@ class World:
         self.snapshots = {}
         self.bitmaps = []
         self.leaks = False      # what QEMU refuses may cost it a cluster
+        self.spoilt = False
         self.count = 0
         self.compared = 0
         # What has become of each sector: see note_change.
@@ -386,8 +393,11 @@ class World:
             else:
                 lines.append("discard -q %d %d" % (at, n))
         # QEMU refuses to compress what has a place.
-        return twin.qemu("qemu-io", "-d", "unmap", *twin.spec(), ok=None,
-                         stdin="\n".join(lines) + "\n")[0]
+        result = twin.qemu("qemu-io", "-d", "unmap", *twin.spec(), ok=None,
+                           stdin="\n".join(lines) + "\n")[0]
+        if twin.qemu("qemu-img", "check", *twin.spec(), ok=None)[0] == 2:
+            raise Spoilt()
+        return result
 
     def create(self):
         first, other = self.twins
@@ -836,6 +846,8 @@ def run_history(seed, f, steps, a, keep):
     wrong = None
     try:
         world.run()
+    except Spoilt:
+        world.spoilt = True
     except Wrong as e:
         wrong = str(e)
     except (nbd.Error, OSError, subprocess.SubprocessError) as e:
@@ -915,6 +927,7 @@ def main():
             jobs = job
             break
     seed, failed, done, requests, compared = a.seed + jobs, 0, 0, 0, 0
+    spoilt = 0
     kinds = {}
     while (done < a.histories if a.histories
            else time.monotonic() - begin < a.seconds):
@@ -923,6 +936,7 @@ def main():
         done += 1
         requests += world.count
         compared += world.compared
+        spoilt += world.spoilt
         kinds[f["kind"]] = kinds.get(f["kind"], 0) + 1
         if wrong:
             failed += 1
@@ -936,11 +950,15 @@ def main():
             if failed == 5:
                 break
         seed += a.jobs
+        # What refers to itself holds whole disks.
+        del world
+        gc.collect()
     print("twins.py: %d histories (%s), %d requests to each twin, compared "
-          "%d times, %d failed, %d seconds"
+          "%d times, %d ended early because QEMU had damaged an image, %d "
+          "failed, %d seconds"
           % (done, ", ".join("%d %s" % (n, k) for k, n in
                              sorted(kinds.items())),
-             requests, compared, failed, time.monotonic() - begin),
+             requests, compared, spoilt, failed, time.monotonic() - begin),
           flush=True)
     if jobs:
         os._exit(1 if failed else 0)

@@ -98,3 +98,9 @@ quickly_refused 'no key slot in use' x.qcow2
 cp luks.qcow2 x.qcow2
 truncate -s $((at + 4096)) x.qcow2
 quickly_refused 'past the end of the file|outside' x.qcow2
+
+# Compressed clusters would be plain text.
+expect_fail 'cannot be compressed: the image is encrypted' \
+            timeout 60 nbdkit -U - --filter="$qcow2ext" file luks.qcow2 \
+            "${nbdkit_args[@]}" qcow2ext-compress=true \
+            --run 'nbdinfo --size "$uri"'

@@ -8,7 +8,7 @@ requires grep -q '^#define HAVE_LIBGCRYPT 1' "$abs_top_builddir/build-config.h"
 phrase='correct horse'
 printf %s "$phrase" > "$tmp/phrase"
 secret=(--object "secret,id=s,file=$tmp/phrase")
-nbdkit_args=(qcow2ext-passphrase=+"$tmp/phrase")
+nbdkit_args+=(qcow2ext-passphrase=+"$tmp/phrase")
 
 # The ciphers, as options for qemu-img create.
 xts256=encrypt.cipher-alg=aes-256,encrypt.cipher-mode=xts

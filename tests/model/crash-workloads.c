@@ -321,7 +321,8 @@ reuse_in_a_request (struct builder *b, unsigned variant)
   }
   else {
     s = add (b, WRITE, 0, c);
-    pause_at (s, MEMORY_WRITE, 1, false, true);
+    /* What is compressed is never written in place: others wait, then. */
+    pause_at (s, MEMORY_WRITE, 1, false, !b->spec->write.compress);
     s->races = true;
   }
   during (s, variant & 2 ? ZERO : TRIM, 0, c);
@@ -367,6 +368,8 @@ packed (struct builder *b, unsigned variant)
   if (variant >= 8 || !b->spec->write.compress)
     return false;
   if (variant >= 6) {           /* a part, and meanwhile all of the cluster */
+    if (c / 2 < MEMORY_SECTOR)
+      return false;             /* of a sector nobody knows what to expect */
     add (b, WRITE, 0, 2 * c);
     s = add (b, WRITE, 0, c / 2);
     pause_at (s, MEMORY_WRITE, 1, variant & 1, false);

@@ -30,6 +30,11 @@
 #include "image-maker.h"
 #include "store-memory.h"
 
+/* n, or a third of it in the short form that 'make check' runs (see
+ * tests/Makefile.am), but at least 1.
+ */
+unsigned crash_share (unsigned n);
+
 /* --- random numbers that are the same everywhere --- */
 
 struct rng {
@@ -119,6 +124,7 @@ struct world {
   struct memory_log log;
   struct image *image;
   unsigned initial_leaks;
+  uint64_t size_at_open;        /* of the image file; no shorter later */
   struct bitmap_copy *bitmaps;  /* at the start; NULL: there are none */
 
   pthread_mutex_t lock;         /* the model */

@@ -91,12 +91,14 @@ fails (const char *call, int fd)
   return hit && error;
 }
 
-/* Calls go by two names, which are the same where files are large anyway. */
-typedef ssize_t (*pread_fn) (int, void *, size_t, off_t);
-typedef ssize_t (*pwrite_fn) (int, const void *, size_t, off_t);
+/* Calls go by two names, which are the same where files are large anyway.  On a
+ * machine of 32 bits nbdkit and the filter use those with 64.
+ */
+typedef ssize_t (*pread_fn) (int, void *, size_t, off64_t);
+typedef ssize_t (*pwrite_fn) (int, const void *, size_t, off64_t);
 typedef int (*fdatasync_fn) (int);
-typedef int (*fallocate_fn) (int, int, off_t, off_t);
-typedef int (*ftruncate_fn) (int, off_t);
+typedef int (*fallocate_fn) (int, int, off64_t, off64_t);
+typedef int (*ftruncate_fn) (int, off64_t);
 
 #define NEXT(type, name)                                                \
   static type next;                                                     \
@@ -104,14 +106,14 @@ typedef int (*ftruncate_fn) (int, off_t);
     next = (type) dlsym (RTLD_NEXT, name)
 
 ssize_t
-pread64 (int fd, void *buf, size_t count, off_t offset)
+pread64 (int fd, void *buf, size_t count, off64_t offset)
 {
   NEXT (pread_fn, "pread64");
   return fails ("pread", fd) ? -1 : next (fd, buf, count, offset);
 }
 
 ssize_t
-pwrite64 (int fd, const void *buf, size_t count, off_t offset)
+pwrite64 (int fd, const void *buf, size_t count, off64_t offset)
 {
   NEXT (pwrite_fn, "pwrite64");
   /* Half of it has come to be, in whole sectors. */
@@ -135,14 +137,14 @@ fdatasync (int fd)
 }
 
 int
-fallocate64 (int fd, int mode, off_t offset, off_t count)
+fallocate64 (int fd, int mode, off64_t offset, off64_t count)
 {
   NEXT (fallocate_fn, "fallocate64");
   return fails ("fallocate", fd) ? -1 : next (fd, mode, offset, count);
 }
 
 int
-ftruncate64 (int fd, off_t size)
+ftruncate64 (int fd, off64_t size)
 {
   NEXT (ftruncate_fn, "ftruncate64");
   return fails ("ftruncate", fd) ? -1 : next (fd, size);

@@ -39,21 +39,28 @@ static atomic_uint written[FILES], flushed[FILES];
   if (next == NULL)                                                     \
     next = (type) dlsym (RTLD_NEXT, name)
 
+typedef int (*fstatfs64_fn) (int, struct statfs64 *);
 typedef int (*fstatfs_fn) (int, struct statfs *);
-typedef off_t (*lseek_fn) (int, off_t, int);
-typedef ssize_t (*pwrite_fn) (int, const void *, size_t, off_t);
+typedef off64_t (*lseek_fn) (int, off64_t, int);
+typedef ssize_t (*pwrite_fn) (int, const void *, size_t, off64_t);
 typedef int (*fdatasync_fn) (int);
+
+static long
+seeming_type (void)
+{
+  const char *type = getenv ("LATE_SEEK_TYPE");
+
+  return type && strcmp (type, "overlay") == 0 ? OVERLAYFS_SUPER_MAGIC
+                                               : FUSE_SUPER_MAGIC;
+}
 
 int
 fstatfs64 (int fd, struct statfs64 *fs)
 {
-  NEXT (fstatfs_fn, "fstatfs64");
-  const int r = next (fd, (struct statfs *) fs);
+  NEXT (fstatfs64_fn, "fstatfs64");
+  const int r = next (fd, fs);
 
-  const char *type = getenv ("LATE_SEEK_TYPE");
-
-  fs->f_type = type && strcmp (type, "overlay") == 0 ? OVERLAYFS_SUPER_MAGIC
-                                                      : FUSE_SUPER_MAGIC;
+  fs->f_type = seeming_type ();
   return r;
 }
 
@@ -124,7 +131,11 @@ fdatasync (int fd)
 int
 fstatfs (int fd, struct statfs *fs)
 {
-  return fstatfs64 (fd, (struct statfs64 *) fs);
+  NEXT (fstatfs_fn, "fstatfs");
+  const int r = next (fd, fs);
+
+  fs->f_type = seeming_type ();
+  return r;
 }
 
 off_t

@@ -32,17 +32,6 @@ assert h.pread (65536, 0) == b"a" * 65536
 h.shutdown ()
 END
 
-# until_exists FILE
-until_exists ()
-{
-    local i
-    for ((i = 0; i < 600; i++)); do
-        [ ! -e "$1" ] || return 0
-        sleep 0.05
-    done
-    fail "$1 did not come to be"
-}
-
 hold ()
 {
     echo "fdatasync $file 0 0" > hold
@@ -63,19 +52,19 @@ for opts in cluster_size=64K data_file=x.data; do
         # when it has been idle.
         "$PYTHON" client.py "$(uri s)" a 0 stay &
         a=$!
-        until_exists a.wrote
+        wait_until "a.wrote is there" [ -e a.wrote ]
         hold
         [ $stay = stay ] || : > go
-        until_exists "$FAIL_IO.met"
+        wait_until "the fault was met" [ -e "$FAIL_IO.met" ]
 
         # Each of these would wait for ever.
-        timeout 30 "$PYTHON" joins.py "$(uri s)" || fail "waited"
-        timeout 30 nbdinfo --list "$(uri s)" > /dev/null || fail "waited"
-        [ -e x.data ] || timeout 30 nbdinfo --size \
+        timeout 120 "$PYTHON" joins.py "$(uri s)" || fail "waited"
+        timeout 120 nbdinfo --list "$(uri s)" > /dev/null || fail "waited"
+        [ -e x.data ] || timeout 120 nbdinfo --size \
             "nbd+unix:///snapshot:1?socket=$tmp/s.sock" || fail "waited for the disk"
         "$PYTHON" client.py "$(uri s)" b 1 go &
         b=$!
-        until_exists b.wrote
+        wait_until "b.wrote is there" [ -e b.wrote ]
         # The last one to have written waits until all is on disk.
         if [ $stay = go ]; then
             sleep 0.2

@@ -37,6 +37,10 @@ nbdkit -U - --filter="$qcow2ext" null qcow2ext-data-file=nbd://localhost \
 libnbd=yes
 ! grep 'built without libnbd' nbd.log || libnbd=no
 
+libgcrypt=no
+! grep -q '^#define HAVE_LIBGCRYPT 1' "$abs_top_builddir/build-config.h" ||
+    libgcrypt=yes
+
 cat > want <<EOF
 qcow2ext_version=$version
 qcow2ext_qcow2_versions=2 3
@@ -44,6 +48,7 @@ qcow2ext_zlib=$(linked z)
 qcow2ext_zstd=$(linked zstd)
 qcow2ext_libdeflate=$(linked deflate)
 qcow2ext_libnbd=$libnbd
+qcow2ext_libgcrypt=$libgcrypt
 EOF
 while IFS= read -r line; do
     grep -qxF -- "$line" ours || fail "--dump-plugin does not say $line"

@@ -136,6 +136,16 @@ before ()
             mke2fs -q -F fs.raw
             qemu-img convert -n -f raw -O qcow2 fs.raw vm1.qcow2 ;;
         'Changes that are thrown away') cp vm1.raw want.raw ;;
+        'An encrypted image') ;;
+        'A compressed backup in one copy' | 'A golden image' | \
+        'A restore that comes out sparse') ;;
+        'Increments, each compressed')
+            qemu-img bitmap --clear vm1.qcow2 backup0
+            qemu-img convert -O raw vm1.qcow2 full.raw
+            qemu-img convert -c -O qcow2 full.raw backup.qcow2
+            qemu-io -f qcow2 -c 'write -P 6 40M 1M' -c 'write -z 3M 1M' \
+                    vm1.qcow2
+            qemu-img convert -O raw vm1.qcow2 want.raw ;;
         "The kernel's client" | 'Copy a disk out' | 'Copy a disk in' | 'A compressed image' | \
         'An incremental backup' | 'Relative names of data files') ;;
         *) fail "this test does not know the section '$1'" ;;
@@ -154,6 +164,16 @@ after ()
             [ "$(stat -c %b copy.raw)" -lt 20000 ] || fail "no holes" ;;
         'Copy a disk in/1') holds vm1.qcow2 disk.raw ;;
         'A compressed image/1') cmp copy.raw disk.raw ;;
+        'A compressed backup in one copy/1')
+            holds backup.qcow2 disk.raw
+            qemu-img check backup.qcow2 | grep 'compressed clusters' ;;
+        'A golden image/1') holds gold.qcow2 disk.raw ;;
+        'A restore that comes out sparse/1')
+            holds restored.qcow2 disk.raw
+            [ "$(stat -c %b restored.qcow2)" -lt 20000 ] || fail "not sparse" ;;
+        'Increments, each compressed/1')
+            holds inc2.qcow2 want.raw
+            qemu-img check inc2.qcow2 | grep 'compressed clusters' ;;
         'A snapshot/1') grep -q 'snapshot "before"' out ;;
         'A snapshot/2') cmp before.raw guest.raw ;;
         # The disk is used.
@@ -181,6 +201,11 @@ after ()
         'Disk and bitmaps side by side/2')
             cmp full.raw want.raw
             stop_servers ;;
+        'An encrypted image/1') grep -q LUKS vm4.qcow2 ;;
+        'An encrypted image/2')
+            ! cmp -s -n 65536 vm4.qcow2 guest.raw || fail "it is not encrypted"
+            ;;
+        'An encrypted image/3') grep -q 'Images are identical' out ;;
         'Another backing file/1') cmp copy.raw want.raw ;;
         'Another backing file/2')
             grep -Eq '^ +8388608 +65536 +0' out && [ "$(wc -l < out)" -eq 3 ]

@@ -51,7 +51,7 @@ do
     # what nbdcopy sends at once.
     case $opts in
         refcount_bits=1 | *512 | *2M) ;;
-        *) [ $(($(stat -c '%b * 512' x.qcow2))) -lt $((size * 6 / 10)) ] ||
+        *) [ $(($(stat -c '%b * 512' x.qcow2))) -lt $((size * 7 / 10)) ] ||
                fail "$opts: $(stat -c '%b * 512' x.qcow2) bytes" ;;
     esac
     # Once more: what was there is let go of.

@@ -46,10 +46,7 @@ traced ()
            --filter="$qcow2ext" file x.qcow2 < /dev/null &
     cleanup_fn _kill_pid $!
     cleanup_fn _kill_pidfile "$tmp/s.pid"
-    for ((i = 0; i < 600; i++)); do
-        [ ! -s s.pid ] || break
-        sleep 0.05
-    done
+    wait_until "nbdkit serves" [ -s s.pid ]
     for i in 1 2 3; do
         nbdsh -u "$(uri s)" -c 'h.pread (65536, 0)' -c 'h.shutdown ()'
     done

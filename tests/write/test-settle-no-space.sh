@@ -41,11 +41,7 @@ for opts in cluster_size=64K cluster_size=64K,extended_l2=on data_file=x.data; d
     done
     expect_fail lock qemu-io -f qcow2 -c 'write 0 512' x.qcow2
     rm "$FAIL_IO"
-    for ((i = 0; i < 600; i++)); do
-        ! qemu-img info -f qcow2 x.qcow2 > /dev/null 2>&1 || break
-        sleep 0.05
-    done
-    [ $i -lt 600 ] || fail "it was not tried again"
+    wait_until "it was tried again" qemu-img info -f qcow2 x.qcow2
     clean
     qemu-io -f qcow2 -c 'read -P 50 1M 64k' x.qcow2 | tee out
     ! grep -q failed out || fail "it is lost"

@@ -50,10 +50,7 @@ run ()
     limited 2048 nbdkit -P s.pid -U "$tmp/s.sock" --filter="$qcow2ext" file \
             x.qcow2 "${@:2}" < /dev/null
     cleanup_fn _kill_pidfile "$tmp/s.pid"
-    for ((i = 0; i < 200; i++)); do
-        [ ! -s s.pid ] || break
-        sleep 0.05
-    done
+    wait_until "nbdkit serves" [ -s s.pid ]
     # A second time, after the limit was met.
     "$PYTHON" fill.py "$(uri s)"
     "$PYTHON" fill.py "$(uri s)"

@@ -79,12 +79,12 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
   r = mapping_zero (&w->update, count, offset, z->unmap, done, &changed);
   if (!changed)
     return r;
-  /* If the power goes before the entries are durable, the old ones lead to
-   * their places again, and must find old data or zeros there.
+  /* A hole of an encrypted data file does not read as zeros: a request that
+   * looked the place up before would decrypt nothing, and after a power cut the
+   * old entries may lead there again.  So its space is kept.
    */
-  unmap = r == 0 && z->unmap;
-  if (unmap && w->place.fixed && w->layer->clusters->encrypted)
-    unmap = commit_run (&w->commit) == 0;
+  unmap = r == 0 && z->unmap
+    && !(w->place.fixed && w->layer->clusters->encrypted);
   w->place.ops->released (&w->place, *done, offset, unmap);
   return r;
 }

@@ -169,11 +169,15 @@ static int
 check_write_options (const struct layer *layer,
                      const struct write_options *options)
 {
-  if (!options->compress || !layer->geo.has_data_file)
+  if (!options->compress
+      || (!layer->geo.has_data_file && !layer->header.encrypted))
     return 0;
-  report_error ("%s: what is written cannot be compressed: the image has an "
-                "external data file, which holds clusters only as they are",
-                layer->file->name);
+  report_error ("%s: what is written cannot be compressed: %s",
+                layer->file->name,
+                layer->header.encrypted
+                ? "the image is encrypted, which compressed clusters are not"
+                : "the image has an external data file, which holds clusters "
+                  "only as they are");
   return -ENOTSUP;
 }
 
