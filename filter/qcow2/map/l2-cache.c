@@ -227,29 +227,27 @@ l2_cache_mark_dirty (struct l2_cache *cache, struct l2_table *t)
   cache->dirty_bytes += l2_table_memory (t);
 }
 
-int
-l2_cache_collect (const struct l2_cache *cache, struct batch *batch)
+void
+l2_cache_begin (struct l2_cache *cache)
 {
-  for (const struct l2_table *t = cache->dirty; t; t = t->next_dirty) {
-    const int r = l2_table_collect (t, batch);
-
-    if (r < 0)
-      return r;
-  }
-  return 0;
+  cache->waiting = cache->dirty;
+  cache->dirty = NULL;
+  cache->dirty_bytes = 0;
 }
 
-/* Eviction must find each table either dirty or in the commit. */
-void
-l2_cache_clean (struct l2_cache *cache)
+/* The first tables that wait, up to "end", are in the commit.  Eviction must
+ * find each table either dirty or in the commit.
+ */
+static void
+clean (struct l2_cache *cache, const struct l2_table *end)
 {
   struct l2_table *t;
 
   brlock_write (&cache->lock);
-  while ((t = cache->dirty) != NULL) {
+  while ((t = cache->waiting) != end) {
     const size_t sectors = layer_cluster_size (t->layer) / QCOW2_SECTOR_SIZE;
 
-    cache->dirty = t->next_dirty;
+    cache->waiting = t->next_dirty;
     memset (t->dirty, 0, bit_words (sectors) * sizeof *t->dirty);
     t->was_new = t->is_new;
     t->is_dirty = t->is_new = false;
@@ -258,7 +256,37 @@ l2_cache_clean (struct l2_cache *cache)
     cache->in_commit = t;
   }
   brlock_write_unlock (&cache->lock);
-  cache->dirty_bytes = 0;
+}
+
+int
+l2_cache_collect (struct l2_cache *cache, struct batch *batch)
+{
+  const struct l2_table *t = cache->waiting;
+
+  while (t) {
+    const int r = l2_table_collect (t, batch);
+
+    if (r < 0)
+      return r;
+    t = t->next_dirty;
+    if (batch->bytes >= cache->limit)
+      break;
+  }
+  clean (cache, t);
+  return t ? COMMIT_MORE : 0;
+}
+
+/* Under the cache's lock for writing. */
+static void
+end_waiting (struct l2_cache *cache)
+{
+  struct l2_table *t;
+
+  while ((t = cache->waiting) != NULL) {
+    cache->waiting = t->next_dirty;
+    t->is_dirty = false;
+    l2_cache_mark_dirty (cache, t);
+  }
 }
 
 /* What did not reach the disk is marked as a whole: more than was changed, but
@@ -283,5 +311,7 @@ l2_cache_done (struct l2_cache *cache, enum commit_progress progress)
     t->is_new |= t->was_new && progress == COMMIT_NOTHING;
     l2_cache_mark_dirty (cache, t);
   }
+  if (progress != COMMIT_ALL)
+    end_waiting (cache);
   brlock_write_unlock (&cache->lock);
 }

@@ -14,7 +14,12 @@
  * do not read the same one), then lock.  Eviction is a clock: a look-up marks
  * the table, the hand takes away marks and then tables.
  *
- * The cache also has the list of tables that are to be written.  Only the
+ * The cache also has the lists of tables that are to be written:
+ *
+ *   dirty --commit begins--> waiting --round--> in commit --done--> none
+ *
+ * A table that waits is still dirty: what is changed of it until its round is
+ * written then.  Only the
  * topmost layer of a chain has such, and that list is under its change lock
  * (mapping-update.h), which is taken before the cache's.
  */
@@ -41,7 +46,7 @@ struct l2_cache {
   size_t bytes;                 /* in the ring; under lock */
   size_t count;                 /* of tables in the ring; under lock */
   struct l2_table *hand;        /* NULL: the ring is empty; under lock */
-  struct l2_table *dirty, *in_commit; /* under the change lock */
+  struct l2_table *dirty, *waiting, *in_commit; /* under the change lock */
   pthread_mutex_t load_lock[L2_CACHE_LOAD_LOCKS];
 };
 
@@ -85,11 +90,15 @@ void l2_cache_drop (struct layer *layer);
 /* The table is to be written.  Under the cache's lock for writing, too. */
 void l2_cache_mark_dirty (struct l2_cache *cache, struct l2_table *t);
 
-/* For commit: copies all changes (0 or -ENOMEM); says that a commit has them;
- * hears how far they came.
+/* For commit: what is dirty now is to be written in this commit. */
+void l2_cache_begin (struct l2_cache *cache);
+
+/* Copies changes, as much as the cache may hold (or one table, if that is
+ * more).  0: that was all; COMMIT_MORE; or -ENOMEM, with nothing taken.
  */
-int l2_cache_collect (const struct l2_cache *cache, struct batch *batch);
-void l2_cache_clean (struct l2_cache *cache);
+int l2_cache_collect (struct l2_cache *cache, struct batch *batch);
+
+/* Hears how far those came.  If not to the end, what waits is dirty again. */
 void l2_cache_done (struct l2_cache *cache, enum commit_progress progress);
 
 #endif /* QCOW2_L2_CACHE_H */
