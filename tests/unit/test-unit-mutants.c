@@ -18,6 +18,8 @@
  * I4    a commit publishes what was      collect_late, publish_first
  *       complete when it began
  * I10   eviction is a commit             evict_dirty, evict_busy
+ * I1 I3 what is written in rounds is     l1_first_round, free_first_round
+ *       there only after the last one
  * I14   flushes share a commit that has  join_commit
  *       not begun
  * I9    wait for allocations, then look  look_first, zero_looks_first
@@ -138,6 +140,10 @@ static const struct {
     "a changed table that has to go is written at once" },
   { "evict_busy", "evict",
     "a table goes while a commit writes it" },
+  { "l1_first_round", "rounds",
+    "L1 entries are written before the round that has their table" },
+  { "free_first_round", "rounds",
+    "what is let go of is used again after a commit's first round" },
   { "join_commit", "flush-in-a-commit",
     "a flush joins a commit that has begun before it" },
   { "discard_early", "reuse",

@@ -45,11 +45,7 @@ begin (struct layer *layer)
 static int
 commit_if_needed (struct writer *w)
 {
-  struct l2_cache *tables = w->layer->tables;
-  size_t bytes, limit;
-
-  l2_cache_usage (tables, &bytes, &limit);
-  if ((tables->dirty_bytes > limit / 2 && bytes > limit / 2)
+  if (l2_cache_needs_commit (w->layer->tables)
       || w->frees.pending_bytes > FREED_MAX)
     return commit_run (&w->commit);
   if (!deferred_free_is_empty (&w->frees))
