@@ -159,7 +159,7 @@ set_data_file (const char *key, const char *value)
 static int
 add_backing_file (const char *key, const char *value)
 {
-  struct location l = { NULL };
+  struct location l = { .name = NULL };
   struct location *backing =
     realloc (config.backing, (config.nr_backing + 1) * sizeof *backing);
 

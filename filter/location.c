@@ -66,12 +66,14 @@ location_parse (const char *key, const char *value, struct location *l)
     l->name = nbdkit_absolute_path (value);
     return l->name ? 0 : -1;
   }
+  if (check_uri_paths (key, value) == -1)
+    return -1;
 #ifndef HAVE_LIBNBD
   nbdkit_error ("%s=%s: this filter was built without libnbd, so no file can "
                 "be on an NBD server", key, value);
   return -1;
 #else
-  if (load_libnbd () == -1 || check_uri_paths (key, value) == -1)
+  if (load_libnbd () == -1)
     return -1;
   l->name = strdup (value);
   if (l->name == NULL)

@@ -139,7 +139,7 @@ change_size (const struct path *p, uint64_t from, uint64_t to)
 }
 
 int
-path_prove (const struct path *p, uint64_t offset, uint64_t length,
+path_prove (struct path *p, uint64_t offset, uint64_t length,
             bool grow)
 {
   int r, r2;
@@ -148,10 +148,14 @@ path_prove (const struct path *p, uint64_t offset, uint64_t length,
     return -PATH_NOT_CLEAR;
   if (!grow)
     return prove_in_place (p, offset, length);
-  if ((r = change_size (p, p->size, offset + PROOF)) < 0)
+  r = change_size (p, p->left ? p->left : p->size, offset + PROOF);
+  if (r < 0)
     return r;
+  p->left = offset + PROOF;
   r = prove_both_ways (p, offset, PROOF, true);
-  r2 = change_size (p, offset + PROOF, p->size);
+  r2 = change_size (p, p->left, p->size);
+  if (r2 == 0)
+    p->left = 0;
   if (r2 == -PATH_CHANGED || (r2 < 0 && r == 0))
     r = r2;
   /* A filter may keep one size for all contexts (cache does), and write up to

@@ -18,6 +18,8 @@ struct path {
   bool serialize;               /* see store-below.h */
   struct store *own;            /* our own descriptor; NULL: none */
   uint64_t size;                /* of the file when it was opened, bytes */
+  uint64_t left;                /* and what a proof left it at that could not
+                                   make it shorter again; 0: nothing */
 };
 
 /* What a proof fails with that shows that the path is not clear; anything
@@ -38,7 +40,7 @@ int path_looks_clear (struct store *below, struct store *own);
  * size than it had is left alone.  Returns 0, -PATH_NOT_CLEAR, -PATH_CHANGED
  * or -errno.
  */
-int path_prove (const struct path *path, uint64_t offset, uint64_t length,
+int path_prove (struct path *path, uint64_t offset, uint64_t length,
                 bool grow);
 
 #endif /* QCOW2EXT_PATH_PROOF_H */

@@ -17,7 +17,7 @@ mkimage 2.qcow2 --backing gone/b.qcow2 --backing-format qcow2 --data 2=4 --data 
 mkimage 1.qcow2 --backing gone/c.raw --backing-format raw --data 3=6 --data 4=7
 mixed_file base.raw 1048576
 f=qcow2ext-backing-file t=qcow2ext-backing-format
-all=($f=2.qcow2 $f="$tmp/cwd/1.qcow2" $f=base.raw)
+all=("$f=2.qcow2" "$f=$tmp/cwd/1.qcow2" "$f=base.raw")
 cp base.raw ref.raw
 "$PYTHON" - "$lib" <<'END'
 import sys

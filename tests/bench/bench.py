@@ -51,6 +51,10 @@ TARGETS = [
     ("first touch, a flush every 16", "*/first-flush16-4k", "qemu-nbd", 1.3),
     ("nbdcopy of zlib", "zlib/copy", "qemu-nbd", 2.5),
     ("nbdcopy of zstd", "zstd/copy", "qemu-nbd", 2.0),
+    ("nbdcopy into zlib", "zlib/into", "qemu-nbd", 1.1),
+    ("nbdcopy into zstd", "zstd/into", "qemu-nbd", 1.2),
+    ("nbdcopy into either, a request at a time", "z*/into-one", "qemu-nbd",
+     1.0),
     ("4 KiB reads of compressed images", "z*/seq-4k-*", "qemu-nbd", 8.0),
     ("block status", "map/*", "qemu-nbd", 10.0),
 ]
@@ -137,15 +141,23 @@ def is_encrypted(image):
     return image.startswith("luks")
 
 
+def is_compressing(image):
+    return image.startswith("into")
+
+
 def nbdkit(*what):
     return lambda sock, image: [
         "nbdkit", "-f", "-U", sock, *what, "file", image,
-        *(["qcow2ext-passphrase=+phrase"] if is_encrypted(image) else [])]
+        *(["qcow2ext-passphrase=+phrase"] if is_encrypted(image) else []),
+        *(["qcow2ext-compress=true"] if is_compressing(image) else [])]
 
 
 # How QEMU is told to open an encrypted image.
 SECRET = ["--object", "secret,id=s,file=phrase"]
 LUKS = "driver=qcow2,encrypt.key-secret=s,file.filename="
+
+# And to compress what is written.
+COMPRESS = "driver=compress,file.driver=qcow2,file.file.filename="
 
 
 def qemu_nbd(cmd):
@@ -155,6 +167,7 @@ def qemu_nbd(cmd):
         *cmd, "-t", "-k", sock, "-e", "16",
         "--cache=writeback", "--aio=threads", "--discard=unmap",
         *([*SECRET, "--image-opts", LUKS + image] if is_encrypted(image)
+          else ["--image-opts", COMPRESS + image] if is_compressing(image)
           else ["-f", "qcow2", image])]
 
 
@@ -534,6 +547,48 @@ class Copy(Compressed):
         return n / (end - start), (processor_time(pid) - cpu) / n
 
 
+class CopyInto(Copy):
+    """Into a fresh image, compressed by the server."""
+    read_only_servers = False
+
+    def __init__(self, kind, one_request):
+        super().__init__(kind)
+        self.name = kind + ("/into-one" if one_request else "/into")
+        self.args = ["--connections=1", "--requests=1",
+                     "--request-size=1048576"] if one_request else []
+        self.sizes = {}
+
+    def can(self, server):
+        return server.name not in ("file", "before")
+
+    def image(self, files, server):
+        self.target = files.path("into.qcow2")
+        files.create("into.qcow2", opt.compressed_size,
+                     "compression_type=" + self.kind)
+        return "into.qcow2"
+
+    def cell(self, server, files):
+        self.raw_path = files.path(files.compressed(self.kind)[1])
+        result = super().cell(server, files)
+        self.sizes[server.name] = os.stat(self.target).st_size
+        if "qemu-nbd" in self.sizes and "qcow2ext" in self.sizes:
+            self.note = "%.3f of the size of qemu-nbd's" % (
+                self.sizes["qcow2ext"] / self.sizes["qemu-nbd"])
+        return result
+
+    def measure(self, sock, pid):
+        while not os.path.exists(sock):
+            time.sleep(0.001)
+        time.sleep(0.05)
+        cpu = processor_time(pid)
+        start = time.monotonic()
+        run("nbdcopy", "--flush", *self.args, self.raw_path,
+            "nbd+unix:///?socket=" + sock)
+        end = time.monotonic()
+        n = opt.compressed_size / MiB
+        return n / (end - start), (processor_time(pid) - cpu) / n
+
+
 class Map(Workload):
     unit = "s"
 
@@ -583,7 +638,8 @@ def all_workloads():
             for what in ("seq-1m", "rand-4k", "flush16-4k"):
                 w.append(FirstTouch(where, kind, what))
     for kind in ("zlib", "zstd"):
-        w += [Copy(kind), Compressed(kind, 1), Compressed(kind, 16)]
+        w += [Copy(kind), Compressed(kind, 1), Compressed(kind, 16),
+              CopyInto(kind, False), CopyInto(kind, True)]
     w += [Map("full-1t"), Map("fragmented-64g")]
     w += [Open("pair"), Open("internal")]
     return w

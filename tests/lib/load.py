@@ -58,7 +58,9 @@ class Client:
             n = int(200 ** self.rng.random())
             at = self.rng.randrange(self.third - n)
             kind = self.rng.choice(["write", "write", "zero", "trim"])
-            blob = self.rng.randbytes(SECTOR * n) if kind == "write" \
+            # It can be compressed, for those servers that do.
+            blob = b"".join(self.rng.randbytes(SECTOR // 4) * 4
+                            for _ in range(n)) if kind == "write" \
                 else bytes(SECTOR * n)
             if taken.isdisjoint(range(at, at + n)):
                 taken.update(range(at, at + n))

@@ -8,7 +8,7 @@ requires qemu-img --version
 requires_nbd_module
 
 load_kinds=(internal extended backing lazy plain raw unmapped bitmaps
-            bitmaps-raw)
+            bitmaps-raw compress)
 load_rounds=${load_rounds:-3}
 load_seed=4711
 if [ "$QCOW2EXT_TEST_LONG" -gt 0 ]; then
@@ -38,6 +38,8 @@ load_image ()
         backing)
             head -c 1000000 /dev/urandom > b.raw
             set -- -b b.raw -F raw x.qcow2 $size ;;
+        compress)
+            set -- -o compression_type=zstd,cluster_size=1K x.qcow2 $size ;;
         lazy) set -- -o lazy_refcounts=on,cluster_size=512 x.qcow2 $size ;;
         plain) set -- -o data_file=x.data x.qcow2 $size ;;
         raw) set -- -o data_file=x.data,data_file_raw=on x.qcow2 $size ;;
@@ -59,7 +61,7 @@ load_image ()
 
 start_load ()
 {
-    local kind=$1 n
+    local kind=$1 n arguments=()
     shift
     rm -f note* bitmap.json
     case $kind in
@@ -68,7 +70,8 @@ start_load ()
             qemu-img bitmap --add -g 4096 x.qcow2 b
             qemu-img convert -f qcow2 -O raw x.qcow2 before.raw ;;
     esac
-    serve s --filter="$qcow2ext" file x.qcow2
+    [ "$kind" != compress ] || arguments=(qcow2ext-compress=true)
+    serve s --filter="$qcow2ext" file x.qcow2 "${arguments[@]}"
     clients=()
     for n in 0 1 2; do
         "$PYTHON" "$lib/load.py" client "$(uri s)" $n \

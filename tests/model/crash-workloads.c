@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "crash-workloads.h"
+#include "map/l2-table.h"
 
 /* Clusters of 512 bytes make tables small and states many.  With refcounts of
  * 64 bits, a block of them counts 64 clusters, and the table's first cluster
@@ -365,9 +366,12 @@ packed (struct builder *b, unsigned variant)
   const uint64_t c = b->cluster;
   struct step *s;
 
-  if (variant >= 8 || !b->spec->write.compress)
+  /* Clusters of 512 bytes would have to be shared by bytes. */
+  if (variant >= (c == MEMORY_SECTOR ? 6 : 8) || !b->spec->write.compress)
     return false;
   if (variant >= 6) {           /* a part, and meanwhile all of the cluster */
+    if (c / 2 < MEMORY_SECTOR)
+      return false;             /* of a sector nobody knows what to expect */
     add (b, WRITE, 0, 2 * c);
     s = add (b, WRITE, 0, c / 2);
     pause_at (s, MEMORY_WRITE, 1, variant & 1, false);
@@ -582,14 +586,19 @@ evict (struct builder *b, unsigned variant)
 
   if (variant >= 8 || b->spec->size <= span)
     return false;
-  /* So that a changed table stays until another one wants its place. */
-  b->workload->l2_cache = compact ? 160 : 2 * c;
+  /* So that a changed table stays until another one wants its place, for it is
+   * not more than half of what there is room for; or that it is committed by the
+   * request that changes it, and another one wants its place meanwhile.
+   */
+  b->workload->l2_cache =
+    2 * (sizeof (struct l2_table) + (compact ? c / 32 : c));
   if (variant & 4)
     b->workload->l2_cache /= 2;
   add (b, WRITE, span, c);
   flush (b);
-  add (b, WRITE, 0, 2 * c);
-  s = add (b, FLUSH, 0, 0);
+  s = add (b, WRITE, 0, 2 * c);
+  if (!(variant & 4))
+    s = add (b, FLUSH, 0, 0);
   pause_at (s, MEMORY_FLUSH, 1 + variant / 2 % 2, variant % 2, false);
   during (s, READ, span, c);
   during (s, READ, 0, 2 * c);
@@ -603,6 +612,34 @@ evict (struct builder *b, unsigned variant)
     add (b, WRITE, span + i * c, c);
     add (b, READ, 0, 8 * c);
   }
+  flush (b);
+  return true;
+}
+
+/* A commit of two tables that writes one in each round: tables that are new or
+ * move out of a snapshot, and tables that let go of what they refer to, which is
+ * used again at once.  Where tables are compact in memory there may be several
+ * that are not too many; otherwise only those of one request are.
+ */
+static bool
+rounds (struct builder *b, unsigned variant)
+{
+  const bool compact = b->spec->external && !b->spec->extended;
+  const uint64_t c = b->cluster;
+  const uint64_t span = (c / (b->spec->extended ? 16 : 8)) * c;
+
+  if (variant >= 1U + compact || b->spec->size < span + 2 * c)
+    return false;
+  b->workload->l2_cache =
+    variant ? 4 * (sizeof (struct l2_table) + c / 32) : 1;
+  add (b, WRITE, span - 2 * c, 4 * c);
+  flush (b);
+  add (b, TRIM, span - c, 2 * c);
+  add (b, WRITE, 0, 2 * c);
+  add (b, WRITE, span - c, 2 * c);
+  flush (b);
+  add (b, ZERO, span - 2 * c, 3 * c);
+  add (b, WRITE, span - 2 * c, c);
   flush (b);
   return true;
 }
@@ -698,6 +735,7 @@ static const struct {
   { "settle", settle },
   { "idle", idle },
   { "evict", evict },
+  { "rounds", rounds },
   { "wide", wide },
   { "failed-flush", failed_flush },
   { "failed-write", failed_write },

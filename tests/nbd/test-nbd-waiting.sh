@@ -13,7 +13,7 @@ cd "$tmp"
 
 beside ()
 {
-    timeout -k 5 200 "$PYTHON" "$lib/beside-writers.py" "$(uri s)" "$@"
+    timeout -k 5 200 "$PYTHON" "$lib/beside-writers.py" "$(uri s)"
 }
 slow=(--filter=blocksize-policy --filter=delay)
 blocks=(blocksize-minimum=4096 blocksize-preferred=4096

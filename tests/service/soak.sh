@@ -164,6 +164,8 @@ while [ $((SECONDS - begin)) -lt "$SOAK_SECONDS" ] &&
     clean "$name.qcow2"
     identical "$name.model" "$name.qcow2"
     [ "$name" != raw ] || same_file raw.model raw.data
+    # As a program would that leaves something behind.
+    [ "$SOAK_PLANT" != file ] || truncate -s +8M "$name.qcow2"
     sample "$name"
     case $((rounds[$name] % 16)) in
         5) "$PYTHON" "$lib/drop-clients.py" \

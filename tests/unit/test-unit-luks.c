@@ -212,7 +212,8 @@ static const struct header_case {
     "536870944 bytes" },
   { "no digest", LUKS_AT_DIGEST_ITERATIONS, NULL, 0, -EINVAL,
     "digest has no iterations" },
-  { "slot's state", LUKS_AT_SLOT (3), NULL, 0xac71f4, -EINVAL, "key slot 3" },
+  { "slot's state", LUKS_AT_SLOT (7), NULL, 0xac71f4, -EINVAL,
+    "key slot 7 is neither in use nor free" },
   { "stripes", LUKS_AT_SLOT (7) + LUKS_SLOT_STRIPES, NULL, 4001, -EINVAL,
     "key slot 7 has 4001 stripes" },
   { "fewer stripes", LUKS_AT_SLOT (0) + LUKS_SLOT_STRIPES, NULL, 3999,
@@ -228,6 +229,8 @@ static const struct header_case {
     -EINVAL, "outside" },
   { "slot past the end", LUKS_AT_SLOT (0) + LUKS_SLOT_MATERIAL, NULL, 4041,
     -EINVAL, "outside" },
+  { "slot whose offset in 32 bits would do", LUKS_AT_SLOT (0)
+    + LUKS_SLOT_MATERIAL, NULL, 0x00800008, -EINVAL, "outside" },
   { "slot far away", LUKS_AT_SLOT (7) + LUKS_SLOT_MATERIAL, NULL, 0xffffffff,
     -EINVAL, "outside" },
 };
@@ -279,7 +282,8 @@ test_headers (void)
   check (luks_header_parse ("disk", bytes, length, &h) == -EINVAL
          && strstr (last_message, "no key slot in use"), "no slot");
 
-  check (luks_header_parse ("disk", sound, 591, &h) == -EINVAL, "591 bytes");
+  check (luks_header_parse ("disk", sound, 591, &h) == -EINVAL
+         && strstr (last_message, "cut short"), "591 bytes");
   check (luks_header_parse ("disk", sound, length - 512 * 4, &h) == 0,
          "the last slot's padding is needed");
   check (luks_header_parse ("disk", sound, length - 512 * 4 - 1, &h)

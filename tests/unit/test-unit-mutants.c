@@ -18,6 +18,8 @@
  * I4    a commit publishes what was      collect_late, publish_first
  *       complete when it began
  * I10   eviction is a commit             evict_dirty, evict_busy
+ * I1 I3 what is written in rounds is     l1_first_round, free_first_round
+ *       there only after the last one
  * I14   flushes share a commit that has  join_commit
  *       not begun
  * I9    wait for allocations, then look  look_first, zero_looks_first
@@ -50,7 +52,7 @@
  * I6    ... and until they are stored    bitmap_close_early
  * I7    a raw data file is the disk      raw_zero_in_table, raw_trim_in_table,
  *                                        raw_short, raw_first_touch
- *       zeros hide the backing file      zero_uncovers
+ *       zeros hide the backing file      zero_uncovers, zero_around_data
  * I2    all host clusters of compressed  compressed_start_only
  *       data are let go
  *       what a cut left behind is used   refuse_dirty, need_whole_cluster
@@ -138,6 +140,10 @@ static const struct {
     "a changed table that has to go is written at once" },
   { "evict_busy", "evict",
     "a table goes while a commit writes it" },
+  { "l1_first_round", "rounds",
+    "L1 entries are written before the round that has their table" },
+  { "free_first_round", "rounds",
+    "what is let go of is used again after a commit's first round" },
   { "join_commit", "flush-in-a-commit",
     "a flush joins a commit that has begun before it" },
   { "discard_early", "reuse",
@@ -170,6 +176,8 @@ static const struct {
     "zeroing does not reach a raw data file" },
   { "raw_short", "parts",
     "a raw data file stays shorter than the disk" },
+  { "zero_around_data", "parts",
+    "zeroing part of a cluster does not look at the rest of it below" },
   { "zero_uncovers", "parts",
     "zeroing shows what lies in the backing file" },
   { "flush_tables_only", "parts",

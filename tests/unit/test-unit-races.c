@@ -10,6 +10,8 @@
  *   - nobody waits for ever
  *   - what is read is what the requests lead to in an order in which they may
  *     have happened: no other bytes, nobody's who shared but the cluster
+ *   - of each part of the disk, one such order leads to what is there at the
+ *     end and to all that was read of it, but for a read that saw two states
  *   - the files, with all that was written, with what was flushed by each
  *     flush, and after settling, have no errors, and hold what they should
  *
@@ -409,6 +411,25 @@ write_hole_write (struct race *r, uint64_t c)
   return true;
 }
 
+/* A cluster that is being written in place is zeroed, and has the same place
+ * when it is next written to.
+ */
+static bool
+write_zero_write (struct race *r, uint64_t c)
+{
+  if (r->variant >= 4)
+    return false;
+  before (r, WRITE, 3 * c, c);
+  then (r, 0, WRITE, 3 * c + c / 2, c / 4);
+  then (r, 0, READ, 3 * c + c / 2, c / 4);
+  then (r, 1, ZERO, 3 * c, c);
+  r->request[1][0].flags = r->variant & 1 ? IMAGE_ZERO_UNMAP : 0;
+  then (r, 1, WRITE, 3 * c, c / 8);
+  if (r->variant & 2)           /* others that wait, and for each other */
+    then (r, 2, WRITE, 3 * c + c / 4, c / 8);
+  return true;
+}
+
 static const struct {
   const char *name;
   bool (*build) (struct race *r, uint64_t c);
@@ -465,6 +486,9 @@ static const struct {
     { "pair-empty", "pair-extended", "raw-empty", "raw-extended" } },
   { "write-hole-write", write_hole_write,
     { "pair-empty", "pair-extended", "raw-empty", "bitmaps-pair" } },
+  { "write-zero-write", write_zero_write,
+    { "pair", "pair-extended", "mixed", "extended", "raw-empty",
+      "encrypted-pair" } },
 };
 #define RACES (sizeof races / sizeof races[0])
 
@@ -496,12 +520,18 @@ next_race (struct race_cursor *at, struct race *r)
 #define FROM_NOWHERE 2
 #define FROM_WRITE(i) (4U << (i))
 
+/* No order that began like this leads to what was read. */
+#define IMPOSSIBLE (1U << 31)
+static_assert (MAX_ALL < 29, "a write is not \"impossible\"");
+
 struct done {
   const struct request *request;
   uint8_t *content;             /* of a write; or what was read */
   size_t begin, end;            /* events; SIZE_MAX: never */
   size_t log;                   /* operations at its end */
   int result;
+  uint32_t seen[MAX_REGIONS];   /* of a read: the sources that each region may
+                                   be from; 0: from more than one */
 };
 
 struct run {
@@ -611,6 +641,7 @@ struct order {
   const struct run *run;
   bool (*must) (const struct done *d, size_t bound);
   size_t bound;                 /* for must */
+  bool with_reads;              /* what was read has to fit */
   uint32_t *allowed;            /* of each region */
   unsigned next[SCHED_THREADS];
 };
@@ -621,8 +652,8 @@ struct order {
 static bool
 all_must (const struct done *d, size_t bound)
 {
-  (void) bound;
-  return d->request->kind != READ;
+  (void) d, (void) bound;
+  return true;
 }
 
 static bool
@@ -657,7 +688,7 @@ explore (struct order *o, const uint32_t *state)
         complete = false;
   if (complete)
     for (unsigned i = 0; i + 1 < run->cuts; i++)
-      o->allowed[i] |= state[i];
+      o->allowed[i] |= state[i] & ~IMPOSSIBLE;
 
   for (unsigned t = 0; t < race->threads; t++) {
     const unsigned number = t * MAX_REQUESTS + o->next[t];
@@ -672,8 +703,13 @@ explore (struct order *o, const uint32_t *state)
 
       then_state[i] = state[i];
       if (run->cut[i] < q->offset
-          || run->cut[i] >= q->offset + q->length)
+          || run->cut[i] >= q->offset + q->length || state[i] == IMPOSSIBLE)
         continue;
+      if (q->kind == READ && o->with_reads && d->seen[i]) {
+        to = state[i] & d->seen[i];
+        then_state[i] = to ? to : IMPOSSIBLE;
+        continue;
+      }
       if (q->kind == WRITE)
         to = FROM_WRITE (number);
       else if (q->kind == ZERO || q->kind == TRIM)
@@ -761,7 +797,8 @@ allow (struct run *run, bool (*must) (const struct done *, size_t),
        size_t bound, uint32_t *allowed)
 {
   struct order o = {
-    .run = run, .must = must, .bound = bound, .allowed = allowed
+    .run = run, .must = must, .bound = bound, .allowed = allowed,
+    .with_reads = must == all_must
   };
   uint32_t state[MAX_REGIONS];
 
@@ -1018,6 +1055,29 @@ set_up (struct run *run, struct files *files)
     }
 }
 
+/* Which sources may the regions be from that were read? */
+static void
+find_seen (struct run *run, struct done *d)
+{
+  const struct request *q = d->request;
+
+  for (unsigned i = 0; i + 1 < run->cuts; i++) {
+    const uint64_t from = run->cut[i], n = run->cut[i + 1] - from;
+
+    if (from < q->offset || from >= q->offset + q->length)
+      continue;
+    for (unsigned s = 0; s < MAX_ALL + 2; s++) {
+      const struct request *w = s < 2 ? NULL : run->done[s - 2].request;
+
+      if (s >= 2 && (w == NULL || w->kind != WRITE || from < w->offset
+                     || from >= w->offset + w->length))
+        continue;
+      if (is_from (run, 1U << s, from, n, d->content + (from - q->offset)))
+        d->seen[i] |= 1U << s;
+    }
+  }
+}
+
 /* The end: the image is settled and closed. */
 static void
 settle (struct run *run)
@@ -1028,6 +1088,10 @@ settle (struct run *run)
   uint8_t *now = malloc (run->race->spec->size);
 
   memset (&run->log.fault, 0, sizeof run->log.fault);
+  for (unsigned n = 0; n < MAX_ALL; n++)
+    if (run->done[n].request && run->done[n].request->kind == READ
+        && run->done[n].result == 0)
+      find_seen (run, &run->done[n]);
   allow (run, all_must, 0, allowed);
   if (now == NULL || image_read (run->image, now, run->race->spec->size, 0) < 0)
     fail (run, "the disk cannot be read at the end");
@@ -1275,7 +1339,7 @@ static const struct {
     "a change looks whether bitmaps are open and then counts as in flight" },
   { "bitmap_no_grace", "settle-flush",
     "bitmaps are stored while changes are in flight" },
-  { "flip_early", "read-settle-reallocate",
+  { "flip_early", "settle-flush",
     "a set in which requests are in flight becomes the current one again" },
   { "keep_raced_table", "first-writes",
     "a table that another plan was faster to make is kept" },
@@ -1283,6 +1347,8 @@ static const struct {
     "what was found to be a hole counts as one whatever happened meanwhile" },
   { "hole_under_write", "write-hole-write",
     "a cluster counts as a hole although a late write in place has ended" },
+  { "late_write", "write-zero-write",
+    "the next to write to a zeroed cluster does not wait for writes in place" },
   { "discard_late", "read-reallocate",
     "space is given back after it is free to be used again" },
 };

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Where clusters cannot be compressed, and with bad values, the server does not
 # start; whole clusters is what clients are told to send.
+# shellcheck disable=SC2016
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/writing.sh

@@ -2,6 +2,7 @@
 # What is written is compressed: QEMU reads what was written to images of all
 # cluster sizes, versions, types of compression and widths of refcounts; and
 # nothing leaks, when compressed clusters are overwritten, too.
+# shellcheck disable=SC2016
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/writing.sh

@@ -10,7 +10,7 @@ requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
 requires_direct_io
-direct=qcow2ext-direct=true
+direct="qcow2ext-direct=true"
 
 # said PATTERN LOG
 said ()

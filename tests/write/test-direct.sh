@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # With direct I/O neither the image nor its data file is in the page cache, after
 # much was written and read; and both have the size that they should have.
+# shellcheck disable=SC2016
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
 # shellcheck source=tests/lib/writing.sh

@@ -24,6 +24,7 @@ batch_init (struct batch *b)
     b->first[i] = NULL;
     b->last[i] = &b->first[i];
   }
+  b->bytes = 0;
 }
 
 void
@@ -36,6 +37,7 @@ batch_free (struct batch *b)
       b->first[i] = p->next;
       free (p);
     }
+  batch_init (b);
 }
 
 int
@@ -51,8 +53,21 @@ batch_add (struct batch *b, enum batch_stage stage, uint64_t offset,
   p->length = length;
   *b->last[stage] = p;
   b->last[stage] = &p->next;
+  b->bytes += length;
   *data = p->data;
   return 0;
+}
+
+void
+batch_move (struct batch *to, struct batch *from)
+{
+  for (unsigned i = 0; i < BATCH_STAGES; i++)
+    if (from->first[i]) {
+      *to->last[i] = from->first[i];
+      to->last[i] = from->last[i];
+    }
+  to->bytes += from->bytes;
+  batch_init (from);
 }
 
 int

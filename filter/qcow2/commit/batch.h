@@ -7,6 +7,7 @@
 #ifndef QCOW2_BATCH_H
 #define QCOW2_BATCH_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -24,16 +25,20 @@ struct patch;
 
 struct batch {
   struct patch *first[BATCH_STAGES], **last[BATCH_STAGES];
+  size_t bytes;                 /* of what was added */
 };
 
 void batch_init (struct batch *b);
-void batch_free (struct batch *b);
+void batch_free (struct batch *b); /* leaves it empty */
 
 /* Adds length bytes that belong at offset of the image file.  *data is where
  * the caller puts them; the batch owns it.  Returns 0 or -ENOMEM.
  */
 int batch_add (struct batch *b, enum batch_stage stage, uint64_t offset,
                size_t length, void **data);
+
+/* Moves all of "from" to the end of "to". */
+void batch_move (struct batch *to, struct batch *from);
 
 static inline bool
 batch_is_empty (const struct batch *b, enum batch_stage stage)

@@ -53,8 +53,9 @@ tell (struct commit *c, unsigned n, enum commit_progress progress)
 }
 
 static int
-collect (struct commit *c, struct batch *b)
+collect (struct commit *c, struct batch *b, bool *more)
 {
+  *more = false;
   for (unsigned i = 0; i < c->sources; i++) {
     const int r = c->source[i].collect (c->source[i].self, b);
 
@@ -62,6 +63,7 @@ collect (struct commit *c, struct batch *b)
       tell (c, i, COMMIT_NOTHING);
       return r;
     }
+    *more |= r == COMMIT_MORE;
   }
   return 0;
 }
@@ -94,7 +96,7 @@ write_pointers (struct commit *c, const struct batch *b)
 }
 
 static int
-run (struct commit *c)
+run_round (struct commit *c, bool *more)
 {
   enum commit_progress progress = COMMIT_NOTHING;
   struct batch b;
@@ -103,7 +105,7 @@ run (struct commit *c)
   if (!health_ok (c->health))
     return -EIO;
   batch_init (&b);
-  r = collect (c, &b);
+  r = collect (c, &b, more);
   if (r == 0) {
     if ((r = write_new (c, &b)) == 0) {
       progress = COMMIT_NEW;
@@ -113,6 +115,18 @@ run (struct commit *c)
     tell (c, c->sources, progress);
   }
   batch_free (&b);
+  return r;
+}
+
+static int
+run (struct commit *c)
+{
+  bool more;
+  int r;
+
+  do
+    r = run_round (c, &more);
+  while (r == 0 && more);
   return r;
 }
 

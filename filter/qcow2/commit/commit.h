@@ -13,6 +13,10 @@
  *   done     the sources hear of it; what was let go of may be used again as
  *            soon as the requests have ended that may still look at it
  *
+ * A source that has much to write does so in rounds: all of this happens for a
+ * part of it, and again for the next one.  Each round has all counts that its
+ * pointers need, for these are collected last.
+ *
  * What completes after collect waits for the next commit: its data may have
  * missed the flush of the first stage.  A commit that fails to write tells the
  * sources so, and the next one tries again: each stage by itself leaves the
@@ -36,14 +40,17 @@
  */
 enum commit_progress { COMMIT_NOTHING, COMMIT_NEW, COMMIT_ALL };
 
+#define COMMIT_MORE 1
+
 struct commit_source {
   /* Copies all complete changes into the batch; what changes later is the next
-   * commit's.  Returns 0 or -errno, and then has taken nothing.
+   * commit's.  Returns 0 or -errno, and then has taken nothing.  COMMIT_MORE:
+   * that was a part, and it wants to be called again when done has been.
    */
   int (*collect) (void *self, struct batch *batch);
 
   /* Hears how far those changes came, if collect succeeded.  What is not ALL
-   * has to be collected again.
+   * has to be collected again; if there was more, this commit does not do so.
    */
   void (*done) (void *self, enum commit_progress progress);
 

@@ -16,7 +16,8 @@
  * Invariant: a change that is in flight and has found MARK_SET is recorded
  * before the bitmaps are stored.  For a change counts itself as in flight
  * before it looks at the mark; storing first takes MARK_SET away, and then
- * looks whether anything is in flight.
+ * looks whether any is in flight.  Storing does not wait for requests that only
+ * read: these are not among the epochs of changes.
  *
  * Bitmaps that do not record, that were in use before us or that have extra
  * data which we do not know are left as they are.
@@ -31,6 +32,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/cleanup.h"
 #include "data/bitmap-tracker.h"
@@ -253,21 +255,21 @@ record (struct tracker *t, uint64_t count, uint64_t offset)
 }
 
 int
-tracker_change_enter (struct tracker *t, struct epochs *epochs,
+tracker_change_enter (struct tracker *t, struct epochs *changes,
                       uint64_t count, uint64_t offset,
                       struct epoch_ticket *ticket)
 {
   int r;
 
   for (;;) {
-    *ticket = epochs_enter (epochs);
+    *ticket = epochs_enter (changes);
     if (t == NULL)
       return 0;
     if (t->mark == MARK_SET) {
       record (t, count, offset);
       return 0;
     }
-    epochs_leave (epochs, *ticket);
+    epochs_leave (changes, *ticket);
     if ((r = mark_in_use (t)) < 0)
       return r;
   }
@@ -365,6 +367,27 @@ store_all (struct tracker *t)
   return flush_file (t);
 }
 
+/* Only the bitmaps are at stake: what the guest has written was made durable
+ * before.
+ */
+static void
+report_not_stored (struct tracker *t, int error)
+{
+  if (!health_ok (&t->w->health))
+    return;                     /* that was reported */
+  for (size_t i = 0; i < t->count; i++) {
+    const struct recorder *rec = &t->recorder[i];
+
+    if (rec->dirty_chunk)
+      report_limited (&t->layer->limit,
+                      "%s: bitmap \"%s\" cannot be stored: %s; the data that "
+                      "was written is on disk, but the bitmap stays marked as "
+                      "in use until it can be stored",
+                      t->layer->file->name, rec->bitmap->name,
+                      strerror (-error));
+  }
+}
+
 /* Is a change perhaps still under way that has found the mark set? */
 static bool
 is_busy (struct tracker *t)
@@ -373,8 +396,8 @@ is_busy (struct tracker *t)
   unsigned epoch;
 
   deferred_free_reap (&w->frees);
-  return !(epochs_advance (&w->epochs, &epoch)
-           ? epochs_drained (&w->epochs, epoch) : epochs_idle (&w->epochs));
+  return !(epochs_advance (&w->changes, &epoch)
+           ? epochs_drained (&w->changes, epoch) : epochs_idle (&w->changes));
 }
 
 int
@@ -398,8 +421,10 @@ tracker_store (struct tracker *t)
 
   /* If this fails, some may be marked and some not. */
   r = store_all (t);
-  if (r < 0)
+  if (r < 0) {
+    report_not_stored (t, r);
     return r;
+  }
   t->mark = MARK_CLEAR;
   for_dirty_chunks (t, drop_chunk);
   for (size_t i = 0; i < t->count; i++) {

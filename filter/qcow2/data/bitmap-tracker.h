@@ -25,13 +25,13 @@ void tracker_stop (struct tracker *t);
  * Takes the tracker's lock and does I/O if the bitmaps are not yet marked.
  * Returns 0, or -errno with nothing counted.
  */
-int tracker_change_enter (struct tracker *t, struct epochs *epochs,
+int tracker_change_enter (struct tracker *t, struct epochs *changes,
                           uint64_t count, uint64_t offset,
                           struct epoch_ticket *ticket);
 
 /* Stores what was recorded and marks the bitmaps as consistent, if no change
- * is under way (else -EBUSY).  What was written before is durable.  Commits.
- * t may be NULL.  Returns 0 or -errno.
+ * is under way (else -EBUSY); reads do not matter.  What was written before is
+ * durable.  Commits.  t may be NULL.  Returns 0 or -errno (reported, but for -EBUSY).
  */
 int tracker_store (struct tracker *t);
 

@@ -148,8 +148,10 @@ check_entries (const struct batch_write *b, size_t first, size_t count)
 {
   for (size_t i = first; i < first + count; i++) {
     struct mapping_entry e;
-    const int r = mapping_get_entry (b->layer, b->offset + i * b->size, &e);
+    int r = mapping_get_entry (b->layer, b->offset + i * b->size, &e);
 
+    if (r == 0)
+      r = mapping_check_used (&b->w->update, e.entry);
     if (r < 0)
       return r;
   }

@@ -3,7 +3,8 @@
  *
  * A run of clusters of one L2 table at a time:
  *
- *   1. lock the guest range against other such writes; look at its state then
+ *   1. lock the guest range against other such writes; wait for writes in
+ *      place that began before it was zeroed; look at its state then
  *   2. find the clusters a place: the one they have, or a new one
  *   3. write guest data and, around it, the rest of each cluster (or
  *      subcluster) that is touched: what the guest saw there until now
@@ -227,6 +228,7 @@ cow_write (struct writer *w, const uint8_t *data, uint64_t count,
   end = round_up (offset + count, size);
 
   range_lock_take (&w->ranges, &lock, start, end);
+  in_place_wait (&w->in_place, start, end);
   place->ops->begin (place, &c.place, start, end);
 
   /* The request that held this range has ended: look only now. */

@@ -30,6 +30,7 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "base/random-key.h"
 #include "base/report.h"
 #include "data/decoded-cache.h"
 #include "data/decoder.h"
@@ -65,7 +66,8 @@ struct workspace {
 struct decoded_cache {
   pthread_mutex_t lock;
   pthread_cond_t loaded;
-  size_t limit, bytes;
+  uint64_t key;                 /* of the hash, odd; no image can know it */
+  size_t limit, bytes, count;
   struct decoded *newest, *oldest;
   struct workspace *idle;
   struct decoded *bucket[BUCKETS];
@@ -80,15 +82,20 @@ decoded_cache_new (size_t limit)
     return NULL;
   pthread_mutex_init (&cache->lock, NULL);
   pthread_cond_init (&cache->loaded, NULL);
+  cache->key = random_key (cache) | 1;
   cache->limit = limit;
   return cache;
 }
 
+/* All that begins in one host cluster is in one bucket, so that it can be found
+ * when that cluster is let go of.
+ */
 static struct decoded **
 bucket_of (struct decoded_cache *cache, const struct layer *layer,
            uint64_t host)
 {
-  uint64_t h = (host ^ (uintptr_t) layer) * UINT64_C (0x9e3779b97f4a7c15);
+  const uint64_t cluster = host >> layer->geo.cluster_bits;
+  const uint64_t h = (cluster ^ (uintptr_t) layer) * cache->key;
 
   return &cache->bucket[h >> 54];
 }
@@ -121,6 +128,7 @@ forget (struct decoded_cache *cache, struct decoded *d)
   *p = d->hash_next;
   unlink_use (cache, d);
   cache->bytes -= d->size;
+  cache->count--;
   d->hashed = false;
   if (d->users == 0)
     free (d);
@@ -134,19 +142,40 @@ release (struct decoded *d)
     free (d);
 }
 
+static bool
+begins_in (const struct decoded *d, const struct layer *layer,
+           uint64_t offset, uint64_t length)
+{
+  return d->layer == layer && d->host >= offset && d->host - offset < length;
+}
+
+/* Takes time by what is cached or by the length of the range, whichever is
+ * less: ranges are let go of all the time where nothing is compressed.
+ */
 void
 decoded_cache_drop_range (struct decoded_cache *cache,
                           const struct layer *layer, uint64_t offset,
                           uint64_t length)
 {
-  struct decoded *d, *older;
+  const uint64_t size = layer_cluster_size (layer);
+  const uint64_t end = offset + length;
+  struct decoded *d, *next;
 
   LOCK_FOR_SCOPE (&cache->lock);
-  for (d = cache->newest; d; d = older) {
-    older = d->older;
-    if (d->layer == layer && d->host >= offset && d->host - offset < length)
-      forget (cache, d);
+  if (length / size >= cache->count) {
+    for (d = cache->newest; d; d = next) {
+      next = d->older;
+      if (begins_in (d, layer, offset, length))
+        forget (cache, d);
+    }
+    return;
   }
+  for (uint64_t c = round_down (offset, size); c < end; c += size)
+    for (d = *bucket_of (cache, layer, c); d; d = next) {
+      next = d->hash_next;
+      if (begins_in (d, layer, offset, length))
+        forget (cache, d);
+    }
 }
 
 void
@@ -287,6 +316,7 @@ insert (struct layer *layer, const struct run *run, struct decoded *d)
   *bucket = d;
   link_newest (cache, d);
   cache->bytes += d->size;
+  cache->count++;
   /* Entries in use stay in memory until their users are done, wherever the
    * limit is: there are at most as many as threads.
    */

@@ -46,13 +46,16 @@ find_in_place (struct place *place, struct placement *p, uint64_t want,
 
 /* How many clusters need a new place?  They get one, or a part of them. */
 static int
-find_new (struct place *place, struct placement *p, uint64_t want)
+find_new (struct place *place, struct placement *p, uint64_t want,
+          uint64_t entry)
 {
   struct layer *layer = place->layer;
   struct mapping_entry e;
   uint64_t n;
   int r;
 
+  if ((r = mapping_check_used (place->update, entry)) < 0)
+    return r;
   for (n = 1; n < want; n++) {
     const uint64_t skip = n << layer->geo.cluster_bits;
 
@@ -60,6 +63,8 @@ find_new (struct place *place, struct placement *p, uint64_t want)
       return r;
     if (has_place (layer, e.entry))
       break;
+    if ((r = mapping_check_used (place->update, e.entry)) < 0)
+      return r;
   }
   r = allocator_alloc (place->update->counts, n, &p->host, &p->clusters,
                        &p->reads_as_zeros);
@@ -77,7 +82,7 @@ find (struct place *place, struct placement *p, uint64_t want, uint64_t entry,
   p->needs_whole = (entry & QCOW2_L2_OFFSET) && !(entry & QCOW2_COPIED);
   if (has_place (place->layer, entry))
     return find_in_place (place, p, want, entry);
-  return find_new (place, p, want);
+  return find_new (place, p, want, entry);
 }
 
 static void

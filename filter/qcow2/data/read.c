@@ -105,14 +105,15 @@ layer_read (struct layer *layer, void *buf, size_t count, uint64_t offset)
   struct epoch_ticket ticket;
   int r;
 
-  /* What we look up must not be given to another guest cluster before we
+  /* What we look up must neither be given to another guest cluster, nor, where
+   * it is zeroed and keeps its place, be written to as a new one, before we
    * have read it.
    */
   if (w)
-    ticket = epochs_enter (&w->epochs);
+    ticket = in_place_enter (&w->in_place);
   r = read_range (layer, buf, count, offset);
   if (w)
-    epochs_leave (&w->epochs, ticket);
+    in_place_leave (&w->in_place, ticket);
   return r;
 }
 
@@ -158,8 +159,8 @@ layer_cache (struct layer *layer, uint64_t count, uint64_t offset)
   struct epoch_ticket ticket;
 
   if (w)
-    ticket = epochs_enter (&w->epochs);
+    ticket = in_place_enter (&w->in_place);
   cache_range (layer, count, offset, &budget);
   if (w)
-    epochs_leave (&w->epochs, ticket);
+    in_place_leave (&w->in_place, ticket);
 }

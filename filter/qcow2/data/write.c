@@ -45,11 +45,7 @@ begin (struct layer *layer)
 static int
 commit_if_needed (struct writer *w)
 {
-  struct l2_cache *tables = w->layer->tables;
-  size_t bytes, limit;
-
-  l2_cache_usage (tables, &bytes, &limit);
-  if ((tables->dirty_bytes > limit / 2 && bytes > limit / 2)
+  if (l2_cache_needs_commit (w->layer->tables)
       || w->frees.pending_bytes > FREED_MAX)
     return commit_run (&w->commit);
   if (!deferred_free_is_empty (&w->frees))
@@ -109,11 +105,11 @@ layer_write (struct layer *layer, const void *buf, size_t count,
   do {
     struct epoch_ticket ticket;
 
-    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+    if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = write_content (w, buf, count, offset);
-    epochs_leave (&w->epochs, ticket);
+    epochs_leave (&w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);
@@ -139,11 +135,11 @@ zero_or_trim (struct layer *layer, struct zero_request *z, uint64_t count,
   do {
     struct epoch_ticket ticket;
 
-    if ((r = tracker_change_enter (w->tracker, &w->epochs, count, offset,
+    if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = zero_range (z, count, offset);
-    epochs_leave (&w->epochs, ticket);
+    epochs_leave (&w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);

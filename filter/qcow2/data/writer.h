@@ -12,7 +12,7 @@
  *   change lock, load locks, cache  tables               } never both of
  *   space lock                      counts, allocation   } these two
  *   leaves, one at a time: deferred frees (after the change lock, too), epochs,
- *   metadata map (after either), known holes, range-locks' mutex
+ *   metadata map (after either), known holes, range-locks' mutex, in-place
  */
 
 #ifndef QCOW2_WRITER_H
@@ -25,6 +25,7 @@
 
 #include "commit/commit.h"
 #include "commit/health.h"
+#include "data/in-place.h"
 #include "data/place.h"
 #include "data/range-lock.h"
 #include "data/write-options.h"
@@ -42,12 +43,13 @@ struct writer {
   struct layer *layer;
   struct health health;
   struct commit commit;
-  struct epochs epochs;
+  struct epochs changes;        /* requests that change something */
   struct metadata_map metadata;
   struct refcounts counts;
   struct deferred_free frees;
   struct mapping_update update;
   struct range_locks ranges;
+  struct in_place in_place;
   struct place place;
   struct write_options options;
   struct encoder *encoder;      /* of options.compress; or NULL */

@@ -13,6 +13,7 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "data/extents.h"
 #include "data/write-range.h"
 #include "data/zero.h"
 #include "map/mapping.h"
@@ -69,6 +70,7 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
               uint64_t *done)
 {
   struct writer *w = z->w;
+  const uint64_t size = layer_cluster_size (w->layer);
   bool changed, unmap;
   int r;
 
@@ -79,14 +81,49 @@ zero_entries (const struct zero_request *z, uint64_t count, uint64_t offset,
   r = mapping_zero (&w->update, count, offset, z->unmap, done, &changed);
   if (!changed)
     return r;
-  /* If the power goes before the entries are durable, the old ones lead to
-   * their places again, and must find old data or zeros there.
+  in_place_zeroed (&w->in_place, round_down (offset, size),
+                   round_up (offset + *done, size));
+  /* A hole of an encrypted data file does not read as zeros: a request that
+   * looked the place up before would decrypt nothing, and after a power cut the
+   * old entries may lead there again.  So its space is kept.
    */
-  unmap = r == 0 && z->unmap;
-  if (unmap && w->place.fixed && w->layer->clusters->encrypted)
-    unmap = commit_run (&w->commit) == 0;
+  unmap = r == 0 && z->unmap
+    && !(w->place.fixed && w->layer->clusters->encrypted);
   w->place.ops->released (&w->place, *done, offset, unmap);
   return r;
+}
+
+static int
+stop_at_data (void *opaque, uint64_t offset, uint64_t length, unsigned type)
+{
+  (void) opaque, (void) offset, (void) length;
+  return !(type & EXTENT_ZERO);
+}
+
+static bool
+reads_as_zeros (struct layer *layer, uint64_t start, uint64_t end)
+{
+  return layer_extents (layer, end - start, start, stop_at_data, NULL) == 0;
+}
+
+/* Zeroes a part of an unallocated subcluster by changing its entry, if the rest
+ * of it reads as zeros in the layers below: their tables say so, or the holes
+ * of their files.  *done: as zero_entries.
+ */
+static int
+zero_around (const struct zero_request *z, uint64_t count, uint64_t offset,
+             uint64_t *done)
+{
+  struct layer *layer = z->w->layer;
+  const uint64_t subcluster = layer_subcluster_size (layer);
+  const uint64_t start = round_down (offset, subcluster);
+  const uint64_t end = min64 (start + subcluster, layer->size);
+
+  *done = 0;
+  if (z->trim || !reads_as_zeros (layer, start, offset)
+      || !reads_as_zeros (layer, offset + count, end))
+    return 0;
+  return zero_entries (z, end - start, start, done);
 }
 
 /* Zeroes a range in a data file that is the disk.  Where nothing is mapped, the
@@ -137,6 +174,12 @@ zero_run (const struct zero_request *z, const struct run *run, uint64_t offset,
 
   /* Part of a subcluster. */
   *done = min64 (end, next) - offset;
+  if (run->type == RUN_UNALLOCATED) {
+    uint64_t zeroed;
+
+    r = zero_around (z, *done, offset, &zeroed);
+    return r < 0 || zeroed ? r : 1;
+  }
   if (run->type == RUN_ZERO)
     return 0;
   if (run->type == RUN_DATA && run->copied) {

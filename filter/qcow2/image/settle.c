@@ -55,7 +55,11 @@ layer_settle (struct layer *layer, bool idle)
 
   was_settled = atomic_exchange (&w->settled, true);
   r = commit_all (w, idle && was_settled);
-  if (r == 0) {
+  if (r < 0)
+    report_error ("%s: what was written since the last flush may not be on "
+                  "disk: %s; the image is sound", layer->file->name,
+                  strerror (-r));
+  else {
     r = tracker_store (w->tracker);
     if (r == -EBUSY && idle) {  /* a request came in between: next time */
       w->settled = false;
@@ -63,15 +67,13 @@ layer_settle (struct layer *layer, bool idle)
     }
   }
   known_holes_forget (&w->place.holes);
-  if (r == 0 && !range_locks_any (&w->ranges))
-    r = allocator_trim_tail (&w->counts);
+  if (r == 0 && !range_locks_any (&w->ranges)
+      && (r = allocator_trim_tail (&w->counts)) < 0)
+    report_error ("%s: the end of the file that is not in use could not be cut "
+                  "off: %s", layer->file->name, strerror (-r));
   if (r == -ENOSPC)
     allocator_look_again (&w->counts); /* for the next time */
   if (r < 0 || w->active)       /* a request came in between */
     w->settled = false;
-  if (r < 0)
-    report_error ("%s: what was written since the last flush may not be on "
-                  "disk: %s; the image is sound", layer->file->name,
-                  strerror (-r));
   return r;
 }

@@ -63,11 +63,12 @@ writer_open (struct layer *layer, const struct image_write_env *env,
   w->health.file = layer->file;
   w->health.header = &layer->header;
   pthread_mutex_init (&w->start_lock, NULL);
-  epochs_init (&w->epochs);
+  epochs_init (&w->changes);
+  in_place_init (&w->in_place);
   metadata_map_init (&w->metadata, layer->geo.cluster_bits);
   refcounts_init (&w->counts, &w->health, &w->metadata, &layer->file_size);
-  deferred_free_init (&w->frees, &w->counts, &w->epochs, forget_decoded,
-                      layer);
+  deferred_free_init (&w->frees, &w->counts, &w->changes,
+                      &w->in_place.epochs, forget_decoded, layer);
   r = mapping_update_init (&w->update, layer, &w->health, &w->counts,
                            &w->frees);
   range_locks_init (&w->ranges);
@@ -98,7 +99,8 @@ writer_close (struct layer *layer)
   deferred_free_destroy (&w->frees);
   refcounts_destroy (&w->counts);
   metadata_map_destroy (&w->metadata);
-  epochs_destroy (&w->epochs);
+  in_place_destroy (&w->in_place);
+  epochs_destroy (&w->changes);
   pthread_mutex_destroy (&w->start_lock);
   free (w);
   layer->writer = NULL;

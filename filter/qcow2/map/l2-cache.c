@@ -32,7 +32,7 @@ static void
 remove_table (struct l2_cache *cache, struct l2_table *t)
 {
   t->layer->l2[t->l1_index] = NULL;
-  cache->bytes -= sizeof *t + t->bytes;
+  cache->bytes -= l2_table_memory (t);
   cache->count--;
   t->prev->next = t->next;
   t->next->prev = t->prev;
@@ -45,7 +45,7 @@ static void
 insert_table (struct l2_cache *cache, struct l2_table *t)
 {
   t->layer->l2[t->l1_index] = t;
-  cache->bytes += sizeof *t + t->bytes;
+  cache->bytes += l2_table_memory (t);
   cache->count++;
   if (cache->hand == NULL) {
     t->next = t->prev = t;
@@ -58,6 +58,11 @@ insert_table (struct l2_cache *cache, struct l2_table *t)
   t->next->prev = t;
 }
 
+/* How many tables the hand passes for one that comes in: with all of them dirty
+ * or in a commit it finds nothing, and must not look at all of them each time.
+ */
+#define EVICT_LOOKS 64
+
 /* Takes tables out until the limit is met, all but "keep" and those that hold
  * what is not on disk yet (the writer commits before these are too many).
  * Returns them as a list (by ->next) for the caller to free when it has let
@@ -67,7 +72,8 @@ static struct l2_table *
 evict (struct l2_cache *cache, const struct l2_table *keep)
 {
   struct l2_table *evicted = NULL;
-  size_t looks = 2 * cache->count; /* everything once marked, once not */
+  /* At most everything, once marked and once not. */
+  size_t looks = min64 (2 * cache->count, EVICT_LOOKS);
 
   while (cache->bytes > cache->limit && looks-- > 0) {
     struct l2_table *t = cache->hand;
@@ -218,32 +224,30 @@ l2_cache_mark_dirty (struct l2_cache *cache, struct l2_table *t)
   t->is_dirty = true;
   t->next_dirty = cache->dirty;
   cache->dirty = t;
-  cache->dirty_bytes += t->bytes;
+  cache->dirty_bytes += l2_table_memory (t);
 }
 
-int
-l2_cache_collect (const struct l2_cache *cache, struct batch *batch)
-{
-  for (const struct l2_table *t = cache->dirty; t; t = t->next_dirty) {
-    const int r = l2_table_collect (t, batch);
-
-    if (r < 0)
-      return r;
-  }
-  return 0;
-}
-
-/* Eviction must find each table either dirty or in the commit. */
 void
-l2_cache_clean (struct l2_cache *cache)
+l2_cache_begin (struct l2_cache *cache)
+{
+  cache->waiting = cache->dirty;
+  cache->dirty = NULL;
+  cache->dirty_bytes = 0;
+}
+
+/* The first tables that wait, up to "end", are in the commit.  Eviction must
+ * find each table either dirty or in the commit.
+ */
+static void
+clean (struct l2_cache *cache, const struct l2_table *end)
 {
   struct l2_table *t;
 
   brlock_write (&cache->lock);
-  while ((t = cache->dirty) != NULL) {
+  while ((t = cache->waiting) != end) {
     const size_t sectors = layer_cluster_size (t->layer) / QCOW2_SECTOR_SIZE;
 
-    cache->dirty = t->next_dirty;
+    cache->waiting = t->next_dirty;
     memset (t->dirty, 0, bit_words (sectors) * sizeof *t->dirty);
     t->was_new = t->is_new;
     t->is_dirty = t->is_new = false;
@@ -252,7 +256,37 @@ l2_cache_clean (struct l2_cache *cache)
     cache->in_commit = t;
   }
   brlock_write_unlock (&cache->lock);
-  cache->dirty_bytes = 0;
+}
+
+int
+l2_cache_collect (struct l2_cache *cache, struct batch *batch)
+{
+  const struct l2_table *t = cache->waiting;
+
+  while (t) {
+    const int r = l2_table_collect (t, batch);
+
+    if (r < 0)
+      return r;
+    t = t->next_dirty;
+    if (batch->bytes >= cache->limit)
+      break;
+  }
+  clean (cache, t);
+  return t ? COMMIT_MORE : 0;
+}
+
+/* Under the cache's lock for writing. */
+static void
+end_waiting (struct l2_cache *cache)
+{
+  struct l2_table *t;
+
+  while ((t = cache->waiting) != NULL) {
+    cache->waiting = t->next_dirty;
+    t->is_dirty = false;
+    l2_cache_mark_dirty (cache, t);
+  }
 }
 
 /* What did not reach the disk is marked as a whole: more than was changed, but
@@ -277,5 +311,7 @@ l2_cache_done (struct l2_cache *cache, enum commit_progress progress)
     t->is_new |= t->was_new && progress == COMMIT_NOTHING;
     l2_cache_mark_dirty (cache, t);
   }
+  if (progress != COMMIT_ALL)
+    end_waiting (cache);
   brlock_write_unlock (&cache->lock);
 }

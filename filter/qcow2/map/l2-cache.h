@@ -14,7 +14,12 @@
  * do not read the same one), then lock.  Eviction is a clock: a look-up marks
  * the table, the hand takes away marks and then tables.
  *
- * The cache also has the list of tables that are to be written.  Only the
+ * The cache also has the lists of tables that are to be written:
+ *
+ *   dirty --commit begins--> waiting --round--> in commit --done--> none
+ *
+ * A table that waits is still dirty: what is changed of it until its round is
+ * written then.  Only the
  * topmost layer of a chain has such, and that list is under its change lock
  * (mapping-update.h), which is taken before the cache's.
  */
@@ -34,14 +39,14 @@
 
 struct l2_cache {
   struct brlock lock;           /* under which tables are looked at */
+  size_t limit;                 /* bytes; constant */
   _Atomic size_t dirty_bytes;   /* in memory, of tables to be written */
 
   /* Private. */
-  size_t limit;                 /* bytes */
   size_t bytes;                 /* in the ring; under lock */
   size_t count;                 /* of tables in the ring; under lock */
   struct l2_table *hand;        /* NULL: the ring is empty; under lock */
-  struct l2_table *dirty, *in_commit; /* under the change lock */
+  struct l2_table *dirty, *waiting, *in_commit; /* under the change lock */
   pthread_mutex_t load_lock[L2_CACHE_LOAD_LOCKS];
 };
 
@@ -67,6 +72,16 @@ struct l2_table *l2_cache_create (struct layer *layer, uint32_t l1_index,
 /* Bytes in memory now, and the most there should be. */
 void l2_cache_usage (struct l2_cache *cache, size_t *bytes, size_t *limit);
 
+/* Are so many tables to be written, and cannot go before, that a commit should
+ * make room for others?
+ */
+static inline bool
+l2_cache_needs_commit (const struct l2_cache *cache)
+{
+  return atomic_load_explicit (&cache->dirty_bytes, memory_order_relaxed)
+    > cache->limit / 2;
+}
+
 /* Drops all tables of a layer. */
 void l2_cache_drop (struct layer *layer);
 
@@ -75,11 +90,15 @@ void l2_cache_drop (struct layer *layer);
 /* The table is to be written.  Under the cache's lock for writing, too. */
 void l2_cache_mark_dirty (struct l2_cache *cache, struct l2_table *t);
 
-/* For commit: copies all changes (0 or -ENOMEM); says that a commit has them;
- * hears how far they came.
+/* For commit: what is dirty now is to be written in this commit. */
+void l2_cache_begin (struct l2_cache *cache);
+
+/* Copies changes, as much as the cache may hold (or one table, if that is
+ * more).  0: that was all; COMMIT_MORE; or -ENOMEM, with nothing taken.
  */
-int l2_cache_collect (const struct l2_cache *cache, struct batch *batch);
-void l2_cache_clean (struct l2_cache *cache);
+int l2_cache_collect (struct l2_cache *cache, struct batch *batch);
+
+/* Hears how far those came.  If not to the end, what waits is dirty again. */
 void l2_cache_done (struct l2_cache *cache, enum commit_progress progress);
 
 #endif /* QCOW2_L2_CACHE_H */

@@ -66,6 +66,15 @@ int l2_table_read (struct layer *layer, uint32_t l1_index, uint64_t offset,
                    struct l2_table **result);
 void l2_table_free (struct l2_table *t);
 
+/* What a table takes in memory, in bytes: the one measure of the cache, of
+ * what is dirty, and of a commit's rounds.
+ */
+static inline size_t
+l2_table_memory (const struct l2_table *t)
+{
+  return sizeof *t + t->bytes;
+}
+
 /* Prepares a table for changes; 0 or -ENOMEM. */
 int l2_table_prepare (struct l2_table *t);
 

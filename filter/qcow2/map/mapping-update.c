@@ -24,12 +24,14 @@ mapping_update_init (struct mapping_update *u, struct layer *layer,
     .metadata = counts->metadata, .frees = frees,
   };
   pthread_mutex_init (&u->lock, NULL);
+  batch_init (&u->l1_changes);
   return l1_table_init (&u->l1, layer);
 }
 
 void
 mapping_update_destroy (struct mapping_update *u)
 {
+  batch_free (&u->l1_changes);
   l1_table_destroy (&u->l1);
   pthread_mutex_destroy (&u->lock);
 }
@@ -48,6 +50,16 @@ mapping_check_target (struct mapping_update *u, uint64_t host,
   if (!metadata_map_overlaps (u->metadata, host, length))
     return 0;
   return fail_on_metadata (u);
+}
+
+int
+mapping_check_used (struct mapping_update *u, uint64_t entry)
+{
+  uint64_t offset, length;
+
+  if (!l2_entry_refers_to (&u->layer->geo, entry, &offset, &length))
+    return 0;
+  return refcounts_check_used (u->counts, offset, length);
 }
 
 /* Takes the change lock and the cache's lock for writing, with the table of
@@ -303,23 +315,36 @@ mapping_zero (struct mapping_update *u, uint64_t count, uint64_t offset,
 
 /* --- for commit --- */
 
+/* All in one hold of the lock.  With the L2 tables in an earlier one, a table
+ * that is made in between would have its L1 entry in this commit, and itself in
+ * none.
+ */
 static int
-collect_tables (struct mapping_update *u, struct batch *batch)
+begin (struct mapping_update *u)
 {
-  int r;
+  const int r = l1_table_collect (&u->l1, &u->l1_changes);
 
-  if ((r = l2_cache_collect (u->layer->tables, batch)) < 0
-      || (r = l1_table_collect (&u->l1, batch)) < 0)
+  if (r < 0) {
+    batch_free (&u->l1_changes);
     return r;
-  l2_cache_clean (u->layer->tables);
+  }
   l1_table_clean (&u->l1);
+  l2_cache_begin (u->layer->tables);
+  deferred_free_take (u->frees);
+  u->in_rounds = true;
   return 0;
 }
 
-/* All in one hold of the lock.  With the L2 tables in an earlier one, a table
- * that is made in between would have its L1 entry in this batch, and itself in
- * none.
- */
+/* The commit is over, or is given up. */
+static void
+end (struct mapping_update *u, enum commit_progress progress)
+{
+  u->in_rounds = false;
+  batch_free (&u->l1_changes);
+  l1_table_done (&u->l1, progress);
+  deferred_free_done (u->frees, progress == COMMIT_ALL);
+}
+
 static int
 collect (void *self, struct batch *batch)
 {
@@ -327,9 +352,17 @@ collect (void *self, struct batch *batch)
   int r;
 
   LOCK_FOR_SCOPE (&u->lock);
-  r = collect_tables (u, batch);
-  if (r == 0)
-    deferred_free_take (u->frees);
+  if (!u->in_rounds && (r = begin (u)) < 0)
+    return r;
+  r = l2_cache_collect (u->layer->tables, batch);
+  if (r < 0) {
+    l2_cache_done (u->layer->tables, COMMIT_NOTHING);
+    end (u, COMMIT_NOTHING);
+    return r;
+  }
+  u->in_rounds = r == COMMIT_MORE;
+  if (!u->in_rounds)
+    batch_move (batch, &u->l1_changes);
   return r;
 }
 
@@ -337,13 +370,15 @@ static void
 done (void *self, enum commit_progress progress)
 {
   struct mapping_update *u = self;
+  bool is_end;
 
   pthread_mutex_lock (&u->lock);
+  is_end = !u->in_rounds || progress != COMMIT_ALL;
   l2_cache_done (u->layer->tables, progress);
-  l1_table_done (&u->l1, progress);
-  deferred_free_done (u->frees, progress == COMMIT_ALL);
+  if (is_end)
+    end (u, progress);
   pthread_mutex_unlock (&u->lock);
-  if (progress == COMMIT_ALL)
+  if (is_end && progress == COMMIT_ALL)
     deferred_free_reap (u->frees);
 }
 

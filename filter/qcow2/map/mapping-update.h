@@ -14,6 +14,12 @@
  * made.  What the batch has too much is a raised count: leaked at worst, and
  * only until the next commit.
  *
+ * A commit takes the frees, a copy of the L1 table's changes and the list of
+ * dirty tables in one hold of the lock, and then writes the tables in rounds,
+ * so that it never unpacks all of them at once.  L1 comes with the last round:
+ * each table to which it leads is there.  The frees count as committed after
+ * that.
+ *
  * All functions take the lock themselves.  A caller that changes entries has
  * the range lock on their guest clusters.
  */
@@ -39,6 +45,8 @@ struct mapping_update {
   struct deferred_free *frees;
   pthread_mutex_t lock;         /* the change lock */
   struct l1_table l1;
+  bool in_rounds;               /* a commit has begun and has more to collect */
+  struct batch l1_changes;      /* of that commit, for its last round */
 };
 
 /* 0 or -ENOMEM. */
@@ -52,6 +60,12 @@ void mapping_update_destroy (struct mapping_update *u);
  */
 int mapping_check_target (struct mapping_update *u, uint64_t host,
                           uint64_t length);
+
+/* What an entry refers to is about to be replaced by what is yet to be
+ * allocated.  If it counts as free, the image is corrupt: -EIO, and writing has
+ * ended.
+ */
+int mapping_check_used (struct mapping_update *u, uint64_t entry);
 
 /* Makes sure that there is an L2 table that is ours alone, which may need a
  * cluster and write it.  0 or -errno.

@@ -144,7 +144,8 @@ allocator_look_again (struct refcounts *rc)
 {
   uint64_t size;
 
-  if (rc->end.can_grow || store_refresh_size (rc->file, &size) < 0)
+  if (rc->end.can_grow || rc->metadata->first_lost != UINT64_MAX
+      || store_refresh_size (rc->file, &size) < 0)
     return false;
   LOCK_FOR_SCOPE (&rc->lock);
   return file_end_enlarged (&rc->end, size);

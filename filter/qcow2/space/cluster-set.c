@@ -7,18 +7,15 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "base/random-key.h"
 #include "space/cluster-set.h"
 
 void
 cluster_set_init (struct cluster_set *s)
 {
   memset (s, 0, sizeof *s);
-  /* Without random bytes, where memory lies is something of a secret. */
-  if (getrandom (&s->key, sizeof s->key, GRND_NONBLOCK) != sizeof s->key)
-    s->key = (uintptr_t) s * UINT64_C (0x9e3779b97f4a7c15);
-  s->key |= 1;
+  s->key = random_key (s) | 1;
 }
 
 void

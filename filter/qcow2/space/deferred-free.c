@@ -62,11 +62,12 @@ list_move (struct freed_list *to, struct freed_list *from)
 
 void
 deferred_free_init (struct deferred_free *df, struct refcounts *counts,
-                    struct epochs *epochs, deferred_free_fn forget,
-                    void *opaque)
+                    struct epochs *changes, struct epochs *in_place,
+                    deferred_free_fn forget, void *opaque)
 {
   *df = (struct deferred_free) {
-    .counts = counts, .epochs = epochs, .forget = forget, .opaque = opaque,
+    .counts = counts, .epochs = { changes, in_place }, .forget = forget,
+    .opaque = opaque,
   };
   pthread_mutex_init (&df->lock, NULL);
 }
@@ -254,6 +255,23 @@ release (struct deferred_free *df)
   return 0;
 }
 
+/* Begins the grace period of what is draining, where that can be yet, and
+ * returns whether it is over.
+ */
+static bool
+is_drained (struct deferred_free *df)
+{
+  bool drained = true;
+
+  for (unsigned i = 0; i < 2; i++) {
+    if (!df->begun[i])
+      df->begun[i] = epochs_advance (df->epochs[i], &df->grace[i]);
+    if (!df->begun[i] || !epochs_drained (df->epochs[i], df->grace[i]))
+      drained = false;
+  }
+  return drained;
+}
+
 /* Takes the list of what is draining, if its grace period is over; begins the
  * next one if there is none.
  */
@@ -264,12 +282,12 @@ claim_draining (struct deferred_free *df)
   if (df->reaping)
     return false;
   if (df->draining.count == 0) {
-    if (df->committed.count == 0
-        || !epochs_advance (df->epochs, &df->grace))
+    if (df->committed.count == 0)
       return false;
     list_move (&df->draining, &df->committed);
+    df->begun[0] = df->begun[1] = false;
   }
-  if (!epochs_drained (df->epochs, df->grace)
+  if (!is_drained (df)
       || !health_ok (df->counts->health))
     return false;
   df->reaping = true;

@@ -4,7 +4,7 @@
  *   pending    the change is in memory only
  *     | a commit makes it durable
  *   committed  nothing on disk refers to the range
- *     | the epoch advances
+ *     | the epochs advance, one after the other
  *   draining   requests that began before may still look at it
  *     | they have ended
  *   released   each cluster that the range touches has one reference less
@@ -40,21 +40,23 @@ typedef void (*deferred_free_fn) (void *opaque, uint64_t offset,
 
 struct deferred_free {
   struct refcounts *counts;
-  struct epochs *epochs;
+  struct epochs *epochs[2];     /* of all who may look at what is let go of */
   deferred_free_fn forget;
   void *opaque;
 
   pthread_mutex_t lock;
   struct freed_list pending, in_commit, committed, draining;
-  unsigned grace;               /* of those that are draining */
+  bool begun[2];                /* the grace period of those that are
+                                   draining, in either epochs */
+  unsigned grace[2];            /* which that is */
   bool reaping;                 /* a thread has the draining list */
   _Atomic uint64_t pending_bytes; /* of the first */
   _Atomic uint64_t bytes;       /* of all */
 };
 
 void deferred_free_init (struct deferred_free *df, struct refcounts *counts,
-                         struct epochs *epochs, deferred_free_fn forget,
-                         void *opaque);
+                         struct epochs *changes, struct epochs *in_place,
+                         deferred_free_fn forget, void *opaque);
 void deferred_free_destroy (struct deferred_free *df);
 
 /* Room for n more ranges, for which adding cannot fail then.  Reserving,

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
 #include "space/metadata-map.h"
 
@@ -16,6 +17,7 @@ metadata_map_init (struct metadata_map *m, unsigned cluster_bits)
 {
   memset (m, 0, sizeof *m);
   m->cluster_bits = cluster_bits;
+  m->first_lost = UINT64_MAX;
   brlock_init (&m->lock);
   cluster_set_init (&m->single);
   cluster_set_init (&m->snapshot_tables);
@@ -27,6 +29,7 @@ metadata_map_clear (struct metadata_map *m)
   free (m->fixed);
   m->fixed = NULL;
   m->nr_fixed = m->fixed_room = 0;
+  m->first_lost = UINT64_MAX;
   cluster_set_clear (&m->single);
   cluster_set_clear (&m->snapshot_tables);
 }
@@ -217,6 +220,16 @@ claim_snapshot_l2 (const struct building *b, uint64_t cluster)
   return 0;
 }
 
+/* Not even part of the last cluster may be missing (l2-cache.c). */
+static bool
+is_lost (const struct building *b, const struct metadata_range *range)
+{
+  const uint64_t size = b->source->file_size;
+
+  return range->kind == METADATA_L2
+    && (range->offset > size || range->length > size - range->offset);
+}
+
 /* The second walk goes over all others, cluster by cluster. */
 static int
 claim_single (void *opaque, const struct metadata_range *range)
@@ -229,6 +242,10 @@ claim_single (void *opaque, const struct metadata_range *range)
 
   if (is_fixed (range->kind) || range->length == 0)
     return 0;
+  if (is_lost (b, range)) {
+    m->first_lost = min64 (m->first_lost, first);
+    return 0;
+  }
   if (range->snapshot)
     return claim_snapshot_l2 (b, first);
   last = (range->offset + range->length - 1) >> m->cluster_bits;

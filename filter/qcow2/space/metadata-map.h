@@ -38,6 +38,13 @@ struct metadata_map {
   struct cluster_range *fixed;
   size_t nr_fixed, fixed_room;
 
+  /* An L2 table that does not lie within the file is lost.  Such ones, which
+   * may be anywhere, are not in the map; but where the first of them would be
+   * (a cluster), the file ends for the allocator: grown beyond that, it would
+   * make something else look like that table.  Constant once built.
+   */
+  uint64_t first_lost;          /* UINT64_MAX: none */
+
   struct cluster_set single;    /* all others; under the lock */
   struct cluster_set snapshot_tables; /* those of them that hold the L2 tables
                                    of snapshots; constant once built */

@@ -3,7 +3,7 @@
  *
  * They are linked on the spot, each level durable before what refers to it:
  *
- *   a block:  block written, flush, table entry written, flush
+ *   blocks:   blocks written, flush, table entries written, flush
  *   a table:  blocks and table written, flush, header patched, flush, old
  *             table freed
  */
@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bits.h"
 #include "base/cleanup.h"
 #include "space/refcounts.h"
 
@@ -86,7 +87,8 @@ build (struct refcounts *rc, struct growth *g)
   memcpy (g->slots, rc->block, rc->entries * sizeof *g->slots);
   for (uint64_t i = 0; i < g->blocks; i++) {
     struct refblock *b =
-      refblock_new (rc, (g->start + i) << rc->end.cluster_bits);
+      refblock_new (rc, rc->entries + i,
+                    (g->start + i) << rc->end.cluster_bits);
 
     if (b == NULL)
       return -ENOMEM;
@@ -143,15 +145,18 @@ switch_tables (struct refcounts *rc, struct growth *g)
   file_end_extend (&rc->end, g->start + area (g));
   for (uint64_t c = 0; c < old_clusters; c++)
     metadata_map_remove (rc->metadata, (old_offset >> bits) + c);
-  for (uint64_t i = 0; i < g->blocks; i++)
-    refblock_mark_dirty (rc, g->slots[rc->entries + i]);
   free (rc->block);
   rc->block = g->slots;
+  for (uint64_t i = 0; i < g->blocks; i++) {
+    struct refblock *b = g->slots[rc->entries + i];
+
+    refcounts_insert_block (rc, b);
+    refblock_mark_dirty (rc, b);
+  }
   rc->table = g->table;
   rc->entries = g->entries;
   rc->offset = rc->header->reftable_offset = table_offset (rc, g);
   rc->clusters = rc->header->reftable_clusters = g->table_clusters;
-  rc->blocks_cached += g->blocks;
   g->table = old;
   g->slots = NULL;
   for (uint64_t c = 0; c < area (g); c++)
@@ -178,60 +183,129 @@ grow_table (struct refcounts *rc, uint64_t needed)
   return r;
 }
 
-/* Writes a block and then the table's entry for it. */
-static int
-write_block (struct refcounts *rc, uint64_t i, const struct refblock *b)
-{
-  const be64 entry = be64_make (b->host);
-  int r;
+/* Of the file, what blocks that are made ahead are to count, in bytes.  With
+ * small clusters one counts so little that flushing for each would be most of
+ * the work.
+ */
+#define AHEAD (UINT64_C (256) << 20)
 
-  r = store_pwrite (rc->file, b->data, refcounts_cluster_size (rc), b->host);
+/* New blocks, and the table's entries for them.  They lie one behind the other
+ * where the first one begins to count, so that it counts all of them.
+ */
+struct new_blocks {
+  uint64_t first, count;        /* their numbers */
+  uint64_t cluster;             /* where they are */
+  struct refblock *block[QCOW2_SECTOR_SIZE / sizeof (be64)];
+};
+
+/* How many blocks to make from number i on, which is not there: more, the
+ * larger the file is already.  Their entries are within one sector of the
+ * table.  Otherwise the others could be on disk after a power cut, and not that
+ * of the first one, which counts them.
+ */
+static uint64_t
+choose_count (const struct refcounts *rc, uint64_t i)
+{
+  const uint64_t per_sector = QCOW2_SECTOR_SIZE / sizeof (be64);
+  const unsigned reach_bits = refcounts_block_bits (rc) + rc->end.cluster_bits;
+  const uint64_t most =
+    min64 (min64 (1 + i / 2, max64 (AHEAD >> reach_bits, 1)),
+           min64 (per_sector - i % per_sector, rc->entries - i));
+  uint64_t n = 1;
+
+  while (n < most && be64_get (rc->table[i + n]) == 0
+         && (i + n) << refcounts_block_bits (rc) < file_end_limit (&rc->end)
+         && n < UINT64_C (1) << (refcounts_block_bits (rc) - 1))
+    n++;
+  return n;
+}
+
+/* Makes them in memory. */
+static int
+build_blocks (struct refcounts *rc, struct new_blocks *n)
+{
+  for (uint64_t i = 0; i < n->count; i++) {
+    n->block[i] = refblock_new (rc, n->first + i, (n->cluster + i)
+                                                  << rc->end.cluster_bits);
+    if (n->block[i] == NULL)
+      return -ENOMEM;
+    refblock_put (rc, n->block[0], i, 1);
+  }
+  memset (n->block[0]->dirty, 0, sizeof n->block[0]->dirty);
+  return 0;
+}
+
+/* Writes the blocks and then the table's entries for them. */
+static int
+write_blocks (struct refcounts *rc, const struct new_blocks *n)
+{
+  be64 entry[QCOW2_SECTOR_SIZE / sizeof (be64)];
+  int r = 0;
+
+  for (uint64_t i = 0; r == 0 && i < n->count; i++) {
+    entry[i] = be64_make (n->block[i]->host);
+    r = store_pwrite (rc->file, n->block[i]->data,
+                      refcounts_cluster_size (rc), n->block[i]->host);
+  }
   if (r < 0
       || (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0)
     return r;
-  r = store_pwrite (rc->file, &entry, sizeof entry,
-                    rc->offset + i * sizeof entry);
+  r = store_pwrite (rc->file, entry, n->count * sizeof *entry,
+                    rc->offset + n->first * sizeof *entry);
   if (r < 0
       || (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0)
-    /* The entry may be there or not: only a new look at the file tells. */
+    /* The entries may be there or not: only a new look at the file tells. */
     health_fail (rc->health, "the refcount table could not be written");
   return r;
 }
 
-/* A new block takes the first of the clusters that it counts, all of which are
- * free.
+/* Puts the clusters of blocks into the metadata map: all of them or none. */
+static int
+claim_blocks (struct refcounts *rc, const struct new_blocks *n)
+{
+  for (uint64_t i = 0; i < n->count; i++) {
+    int r = refcounts_check_free (rc, n->cluster + i);
+
+    if (r == 0)
+      r = metadata_map_add (rc->metadata, n->cluster + i);
+    if (r < 0) {
+      while (i-- > 0)
+        metadata_map_remove (rc->metadata, n->cluster + i);
+      return r;
+    }
+  }
+  return 0;
+}
+
+/* New blocks take the first of the clusters that block number i counts, all of
+ * which are free.
  */
 int
 refcounts_create_block (struct refcounts *rc, uint64_t i)
 {
-  const uint64_t cluster = i << refcounts_block_bits (rc);
-  struct refblock *b;
+  struct new_blocks n = {
+    .first = i, .cluster = i << refcounts_block_bits (rc)
+  };
   int r;
 
   if (i >= rc->entries)
     return grow_table (rc, i);  /* which also makes the block */
-  if (cluster >= file_end_limit (&rc->end))
+  if (n.cluster >= file_end_limit (&rc->end))
     return -ENOSPC;
-  if ((r = refcounts_check_free (rc, cluster)) < 0
-      || (r = metadata_map_add (rc->metadata, cluster)) < 0)
+  n.count = choose_count (rc, i);
+  if ((r = claim_blocks (rc, &n)) < 0)
     return r;
-  b = refblock_new (rc, cluster << rc->end.cluster_bits);
-  if (b == NULL)
-    r = -ENOMEM;
-  else {
-    refblock_put (rc, b, 0, 1); /* it counts itself */
-    memset (b->dirty, 0, sizeof b->dirty);
-    r = write_block (rc, i, b);
-  }
-  if (r < 0) {
-    free (b);
-    metadata_map_remove (rc->metadata, cluster);
+  if ((r = build_blocks (rc, &n)) < 0 || (r = write_blocks (rc, &n)) < 0) {
+    for (uint64_t j = 0; j < n.count; j++) {
+      free (n.block[j]);
+      metadata_map_remove (rc->metadata, n.cluster + j);
+    }
     return r;
   }
-  rc->table[i] = be64_make (b->host);
-  rc->block[i] = b;
-  rc->blocks_cached++;
-  b->used = ++rc->use_number;
-  file_end_extend (&rc->end, cluster + 1);
+  for (uint64_t j = n.count; j-- > 0;) {
+    rc->table[i + j] = be64_make (n.block[j]->host);
+    refcounts_insert_block (rc, n.block[j]);
+  }
+  file_end_extend (&rc->end, n.cluster + n.count);
   return 0;
 }

@@ -66,11 +66,37 @@ refblock_put (const struct refcounts *rc, struct refblock *b, uint64_t index,
   set_bit (b->dirty, (index << order) / 8 / QCOW2_SECTOR_SIZE);
 }
 
+/* --- the list of clean blocks --- */
+
+static bool
+is_clean (const struct refblock *b)
+{
+  return !b->is_dirty && !b->in_commit;
+}
+
+static void
+link_newest (struct refcounts *rc, struct refblock *b)
+{
+  b->newer = NULL;
+  b->older = rc->newest;
+  *(b->older ? &b->older->newer : &rc->oldest) = b;
+  rc->newest = b;
+}
+
+static void
+unlink_clean (struct refcounts *rc, struct refblock *b)
+{
+  *(b->newer ? &b->newer->older : &rc->newest) = b->older;
+  *(b->older ? &b->older->newer : &rc->oldest) = b->newer;
+}
+
 void
 refblock_mark_dirty (struct refcounts *rc, struct refblock *b)
 {
   if (b->is_dirty)
     return;
+  if (is_clean (b))
+    unlink_clean (rc, b);
   b->is_dirty = true;
   b->next_dirty = rc->dirty;
   rc->dirty = b;
@@ -87,36 +113,36 @@ refblock_set (struct refcounts *rc, struct refblock *b, uint64_t index,
 /* --- blocks --- */
 
 struct refblock *
-refblock_new (const struct refcounts *rc, uint64_t host)
+refblock_new (const struct refcounts *rc, uint64_t number, uint64_t host)
 {
   struct refblock *b = calloc (1, sizeof *b + refcounts_cluster_size (rc));
 
-  if (b)
+  if (b) {
+    b->number = number;
     b->host = host;
+  }
   return b;
+}
+
+void
+refcounts_insert_block (struct refcounts *rc, struct refblock *b)
+{
+  rc->block[b->number] = b;
+  rc->blocks_cached++;
+  link_newest (rc, b);
 }
 
 void
 refcounts_trim_cache (struct refcounts *rc)
 {
   const size_t max = REFBLOCK_CACHE >> rc->end.cluster_bits;
+  struct refblock *b;
 
-  while (rc->blocks_cached > (max > 4 ? max : 4)) {
-    uint64_t oldest = UINT64_MAX, victim = 0;
-
-    for (uint64_t i = 0; i < rc->entries; i++) {
-      const struct refblock *b = rc->block[i];
-
-      if (b && !b->is_dirty && !b->in_commit && b->used < oldest) {
-        oldest = b->used;
-        victim = i;
-      }
-    }
-    if (oldest == UINT64_MAX)
-      return;                   /* all are waiting for a commit */
-    free (rc->block[victim]);
-    rc->block[victim] = NULL;
+  while (rc->blocks_cached > (max > 4 ? max : 4) && (b = rc->oldest)) {
+    unlink_clean (rc, b);
+    rc->block[b->number] = NULL;
     rc->blocks_cached--;
+    free (b);
   }
 }
 
@@ -140,7 +166,7 @@ refcounts_get_block (struct refcounts *rc, uint64_t i,
       return 0;
     if (host & (size - 1) || file_size < size || host > file_size - size)
       return health_mark_corrupt (rc->health, "a refcount block is misplaced");
-    b = refblock_new (rc, host);
+    b = refblock_new (rc, i, host);
     if (b == NULL)
       return -ENOMEM;
     r = store_pread (rc->file, b->data, size, host);
@@ -148,10 +174,12 @@ refcounts_get_block (struct refcounts *rc, uint64_t i,
       free (b);
       return r;
     }
-    rc->block[i] = b;
-    rc->blocks_cached++;
+    refcounts_insert_block (rc, b);
   }
-  b->used = ++rc->use_number;
+  else if (is_clean (b) && b != rc->newest) {
+    unlink_clean (rc, b);
+    link_newest (rc, b);
+  }
   *result = b;
   return 0;
 }
@@ -164,6 +192,9 @@ refcounts_check_free (struct refcounts *rc, uint64_t cluster)
                                 1))
     return health_mark_corrupt (rc->health,
                                 "a cluster of metadata is marked as free");
+  if (cluster >= rc->metadata->first_lost)
+    return health_mark_corrupt (rc->health, "an L2 table is missing: it lies "
+                                "past the end of the file");
   return 0;
 }
 
@@ -214,6 +245,31 @@ refcounts_close_cursor (struct refcounts *rc, uint64_t offset,
     rc->cursor = 0;
 }
 
+static int
+check_used (struct refcounts *rc, uint64_t first, uint64_t last)
+{
+  for (uint64_t c = first; c <= last; c++) {
+    uint64_t count;
+    const int r = refcounts_get (rc, c, &count);
+
+    if (r < 0)
+      return r;
+    if (count == 0)
+      return health_mark_corrupt (rc->health,
+                                  "a cluster in use has a refcount of 0");
+  }
+  return 0;
+}
+
+int
+refcounts_check_used (struct refcounts *rc, uint64_t offset, uint64_t length)
+{
+  const unsigned bits = rc->end.cluster_bits;
+
+  LOCK_FOR_SCOPE (&rc->lock);
+  return check_used (rc, offset >> bits, (offset + length - 1) >> bits);
+}
+
 int
 refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
 {
@@ -226,13 +282,8 @@ refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length)
   /* What can fail comes first: this brings the blocks into memory, where they
    * stay until the allocator looks for free clusters.
    */
-  for (uint64_t c = first; c <= last; c++) {
-    if ((r = refcounts_get (rc, c, &count)) < 0)
-      return r;
-    if (count == 0)
-      return health_mark_corrupt (rc->health,
-                                  "a cluster in use has a refcount of 0");
-  }
+  if ((r = check_used (rc, first, last)) < 0)
+    return r;
   refcounts_close_cursor (rc, offset, length);
   for (uint64_t c = first; c <= last; c++) {
     if ((r = refcounts_get (rc, c, &count)) < 0
@@ -306,7 +357,7 @@ collect (void *self, struct batch *batch)
     rc->dirty = rb->next_dirty;
     memset (rb->dirty, 0, sizeof rb->dirty);
     rb->is_dirty = false;
-    rb->in_commit = true;
+    rb->in_commit = true;       /* and so it is not clean */
     rb->next_in_commit = rc->in_commit;
     rc->in_commit = rb;
   }
@@ -326,12 +377,14 @@ done (void *self, enum commit_progress progress)
   LOCK_FOR_SCOPE (&rc->lock);
   while ((rb = rc->in_commit) != NULL) {
     rc->in_commit = rb->next_in_commit;
-    rb->in_commit = false;
     if (progress != COMMIT_ALL) {
       for (size_t s = 0; s < sectors; s++)
         set_bit (rb->dirty, s);
       refblock_mark_dirty (rc, rb);
     }
+    rb->in_commit = false;
+    if (is_clean (rb))
+      link_newest (rc, rb);
   }
 }
 
@@ -414,6 +467,7 @@ refcounts_close (struct refcounts *rc)
   rc->block = NULL;
   rc->table = NULL;
   rc->blocks_cached = 0;
+  rc->newest = rc->oldest = NULL;
   rc->dirty = NULL;
   rc->cursor = 0;
 }

@@ -30,12 +30,15 @@
 #include "space/file-end.h"
 #include "space/metadata-map.h"
 
-/* A refcount block in memory. */
+/* A refcount block in memory.  One that is neither dirty nor in a commit is
+ * clean: it is in the list of those that may go.
+ */
 struct refblock {
+  uint64_t number;              /* of its slot */
   uint64_t host;                /* in the image file */
   bool is_dirty, in_commit;
   struct refblock *next_dirty, *next_in_commit;
-  uint64_t used;                /* for eviction: the last use's number */
+  struct refblock *newer, *older; /* in the list, by last use */
   uint64_t dirty[QCOW2_MAX_CLUSTER_SECTORS / 64]; /* by sector */
   uint8_t data[];
 };
@@ -54,7 +57,7 @@ struct refcounts {
   uint32_t clusters;            /* of the table */
   struct refblock **block;      /* a slot for each entry */
   size_t blocks_cached;
-  uint64_t use_number;
+  struct refblock *newest, *oldest; /* of the clean ones */
   struct refblock *dirty, *in_commit;
   uint64_t free_hint;           /* no free cluster is below (number) */
   uint64_t cursor;              /* see byte-allocator.h; 0: none */
@@ -73,6 +76,14 @@ void refcounts_close (struct refcounts *rc);
 
 /* The count of a host cluster.  May read a block; 0 or -errno. */
 int refcounts_get (struct refcounts *rc, uint64_t cluster, uint64_t *count);
+
+/* Something refers to a host range (bytes), which is about to be replaced: if
+ * a cluster there counts as free, the allocator would hand it out, so that the
+ * image is marked corrupt.  Takes the space lock; may read a block.  0 or
+ * -errno.
+ */
+int refcounts_check_used (struct refcounts *rc, uint64_t offset,
+                          uint64_t length);
 
 /* Takes one reference from each cluster of a host range (bytes).  Closes the
  * cursor there.  0 or -errno,
@@ -121,7 +132,7 @@ refcounts_block_bits (const struct refcounts *rc)
 int refcounts_get_block (struct refcounts *rc, uint64_t i,
                          struct refblock **result);
 
-/* Makes block number i, which is not there. */
+/* Makes block number i, which is not there, and perhaps some that follow. */
 int refcounts_create_block (struct refcounts *rc, uint64_t i);
 
 /* May a cluster be taken whose count says that it is free?  0 or -EIO. */
@@ -134,7 +145,10 @@ void refblock_put (const struct refcounts *rc, struct refblock *b,
                    uint64_t index, uint64_t count);
 void refblock_set (struct refcounts *rc, struct refblock *b, uint64_t index,
                    uint64_t count);
-struct refblock *refblock_new (const struct refcounts *rc, uint64_t host);
+struct refblock *refblock_new (const struct refcounts *rc, uint64_t number,
+                               uint64_t host);
+/* Puts a new block, which is clean, into its slot. */
+void refcounts_insert_block (struct refcounts *rc, struct refblock *b);
 void refblock_mark_dirty (struct refcounts *rc, struct refblock *b);
 
 #endif /* QCOW2_REFCOUNTS_H */
