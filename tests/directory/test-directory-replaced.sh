@@ -79,7 +79,7 @@ twice.shutdown ()
 END
 run ()
 {
-    timeout 120 "$PYTHON" clients.py "$tmp/s.sock" || { cat s.log; fail "$*"; }
+    timeout 120 "$PYTHON" clients.py "$tmp/s.sock" || { cat s.log; fail "a client did not get what it should"; }
 }
 run
 stop s

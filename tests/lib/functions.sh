@@ -194,11 +194,16 @@ kvm_is_of_use ()
     printf '\xb0\x10\xe6\xf4\xf4' > "$tmp/boot"
     truncate -s 510 "$tmp/boot"
     printf '\x55\xaa' >> "$tmp/boot"
-    timeout 4 qemu-system-x86_64 -machine accel=kvm -display none -nodefaults \
+    timeout 1 qemu-system-x86_64 -machine accel=kvm -display none -nodefaults \
         -device isa-debug-exit,iobase=0xf4,iosize=1 \
         -drive file="$tmp/boot",format=raw,if=ide </dev/null || status=$?
     rm "$tmp/boot"
     [ "$status" -eq 33 ]
+}
+
+guestfish_starts ()
+{
+    timeout "$1" guestfish -a /dev/null run </dev/null >/dev/null 2>&1
 }
 
 # requires_guestfish
@@ -217,12 +222,14 @@ requires_guestfish ()
     (
         flock 9
         [ -z "$(find "$answer" -size +0 -mmin -60)" ] || exit 0
-        if ! kvm_is_of_use >/dev/null 2>&1; then
-            export LIBGUESTFS_BACKEND_SETTINGS=force_tcg
+        # KVM may boot what kvm_is_of_use has, and yet be of no use for more.
+        if kvm_is_of_use >/dev/null 2>&1 && guestfish_starts 60; then
+            echo "settings " > "$answer"
+            exit 0
         fi
-        if timeout 300 guestfish -a /dev/null run </dev/null >/dev/null 2>&1
-        then
-            echo "settings $LIBGUESTFS_BACKEND_SETTINGS" > "$answer"
+        export LIBGUESTFS_BACKEND_SETTINGS=force_tcg
+        if guestfish_starts 300; then
+            echo "settings force_tcg" > "$answer"
         else
             echo "no" > "$answer"
         fi
