@@ -237,15 +237,17 @@ image_close (struct image *image)
 
   if (image == NULL)
     return;
+  for (struct layer *layer = image->top; layer; layer = layer->backing)
+    writer_close (layer);
+  /* What is in it belongs to layers. */
+  decoded_cache_free (image->decoded);
   for (struct layer *layer = image->top; layer; layer = next) {
     next = layer->backing;
-    writer_close (layer);
     if (layer->l2 && layer->tables)
       l2_cache_drop (layer);
     layer_close (layer);
   }
   l2_cache_free (image->tables);
-  decoded_cache_free (image->decoded);
   bitmap_export_free (image);
   free (image);
 }
