@@ -29,16 +29,21 @@ static pthread_mutex_t images_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct served_image *images;
 static size_t nr_images;
 
+static struct served_image the_one = {
+  .lock = PTHREAD_MUTEX_INITIALIZER,
+  .image_lock.fd = -1,
+  .data_lock.fd = -1,
+};
+
+void
+images_start (void)
+{
+  the_one.path = config.image_path;
+}
+
 struct served_image *
 images_the_one (void)
 {
-  static struct served_image the_one = {
-    .lock = PTHREAD_MUTEX_INITIALIZER,
-    .image_lock.fd = -1,
-    .data_lock.fd = -1,
-  };
-
-  the_one.path = config.image_path;
   return config.directory ? NULL : &the_one;
 }
 

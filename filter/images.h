@@ -7,6 +7,9 @@
 
 #include "served-image.h"
 
+/* Before the server serves, and before other threads ask for images. */
+void images_start (void);
+
 /* The image of the command line; with dir=, there is none (NULL). */
 struct served_image *images_the_one (void);
 

@@ -106,6 +106,7 @@ qcow2ext_get_ready (int thread_model)
   config.serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
   if (config.directory)
     return directory_open ();
+  images_start ();
   return served_image_validate (images_the_one ());
 }
 

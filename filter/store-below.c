@@ -20,8 +20,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "directory.h"
 #include "store-blocks.h"
 #include "store-below.h"
 
@@ -215,6 +217,22 @@ contexts_close (struct context *c)
   }
 }
 
+/* The plugin has said why it cannot open the file, but not what helps if there
+ * are no descriptors left.  It needs two: that of the directory goes again.
+ */
+static void
+explain_failure (const struct store_below *s)
+{
+  const int first = dup (STDERR_FILENO), second = dup (STDERR_FILENO);
+
+  if (second == -1)
+    nbdkit_error ("%s: %s", s->store.name, directory_explain (-errno));
+  else
+    close (second);
+  if (first != -1)
+    close (first);
+}
+
 /* Returns NULL (reported) if that fails. */
 static struct context *
 context_open (const struct store_below *s)
@@ -231,6 +249,8 @@ context_open (const struct store_below *s)
   c->next = nbdkit_next_context_open (s->backend, s->readonly,
                                       s->export ? s->export : "",
                                       s->export == NULL);
+  if (c->next == NULL)
+    explain_failure (s);
   r = c->next ? prepare (c) : -1;
   if (s->serialize)
     pthread_mutex_unlock (&serial_lock);

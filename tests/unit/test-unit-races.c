@@ -34,6 +34,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/is-zero.h"
 #include "crash-workloads.h"
 #include "disk/format.h"
 #include "mutant.h"
@@ -745,11 +746,9 @@ static bool
 is_from (const struct run *run, uint32_t sources, uint64_t from, uint64_t n,
          const uint8_t *bytes)
 {
-  static const uint8_t zeros[MEMORY_SECTOR];
-
   if ((sources & FROM_BEGINNING) && memcmp (bytes, run->initial + from, n) == 0)
     return true;
-  if ((sources & FROM_NOWHERE) && memcmp (bytes, zeros, n) == 0)
+  if ((sources & FROM_NOWHERE) && is_zero (bytes, n))
     return true;
   for (unsigned i = 0; i < MAX_ALL; i++)
     if (sources & FROM_WRITE (i)) {
