@@ -42,6 +42,11 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
 from stress import Model, pattern  # noqa: E402
 
 NAME = "x.qcow2"
+LUKS_PARAMETER = "qcow2ext-passphrase=luks"
+OURS_PARAMETERS = [["qcow2ext-compress=true"],
+                   ["qcow2ext-detect-zeroes=on",
+                    "qcow2ext-detect-zeroes=unmap"],
+                   ["qcow2ext-direct=true"], ["qcow2ext-l2-cache-size=65536"]]
 QEMU, OURS = "qemu", "ours"
 
 
@@ -83,7 +88,7 @@ def draw_features(rng, a):
     if f["kind"] != "internal":
         o["data_file"] = "x.data"
         o["data_file_raw"] = "on" if f["kind"] == "raw" else "off"
-    elif a.luks and not f["v2"] and rng.random() < 0.5:
+    elif not a.plain and not f["v2"] and rng.random() < 0.2:
         f["luks"] = True
         o["encrypt.format"] = "luks"
         o["encrypt.key-secret"] = "s"
@@ -101,8 +106,11 @@ def draw_features(rng, a):
         o["preallocation"] = rng.choice(["metadata", "falloc", "full"])
     if f["kind"] == "internal":
         f["snapshots"] = rng.choice([0, 0, 0, 1, 2])
-        if a.ours and rng.random() < 0.5:
-            f["ours"] = a.ours
+    if not a.plain:
+        f["ours"] = [rng.choice(p) for p in OURS_PARAMETERS
+                     if rng.random() < 0.25]
+        if f["kind"] != "internal" or f["luks"]:
+            f["ours"] = [p for p in f["ours"] if "compress" not in p]
     f["scribbles"] = rng.choice([0, 5, 30])
     f["scribble-seed"] = rng.randrange(1 << 30)
     return f
@@ -127,6 +135,8 @@ def draw_range(rng, f, size):
         if rng.random() < 0.5:
             at, n = at // 512 * 512, max(512, n // 512 * 512)
     at = min(at, size - 1)
+    if f["luks"]:                           # QEMU takes sectors only, then
+        at, n = at // 512 * 512, max(512, n // 512 * 512)
     return at, max(1, min(n, size - at, 1 << 20))
 
 
@@ -223,7 +233,7 @@ class Twin:
                        "--filter=" + self.world.a.filter, "file", NAME]
             command += [*self.world.f["ours"], *extra]
             if self.world.f["luks"]:
-                command.append(self.world.a.luks)
+                command.append(LUKS_PARAMETER)
             if readonly:
                 command.insert(1, "-r")
         else:
@@ -395,6 +405,10 @@ class World:
         # QEMU refuses to compress what has a place.
         result = twin.qemu("qemu-io", "-d", "unmap", *twin.spec(), ok=None,
                            stdin="\n".join(lines) + "\n")[0]
+        with open(os.path.join(twin.dir, NAME), "rb") as f:
+            header = f.read(80)
+        if header[7] > 2 and header[79] & 2:    # marked corrupt
+            raise Spoilt()
         if twin.qemu("qemu-img", "check", *twin.spec(), ok=None)[0] == 2:
             raise Spoilt()
         return result
@@ -469,7 +483,9 @@ class World:
         c = self.f["cluster"] // 512
         for s in range(at // 512 // c * c,
                        min(len(self.fate), -(-(at + n) // 512 // c) * c)):
-            if self.fate[s] == self.UNTOUCHED:
+            # A cluster of subclusters that is copied may be copied as data.
+            if self.fate[s] == self.UNTOUCHED or (
+                    self.f["extended"] and self.fate[s] == self.ZERO):
                 self.fate[s] = self.UNKNOWN
         first, last = at // unit, (at + n - 1) // unit
         if self.f["extended"] and fate == self.ZERO and (at % self.f["cluster"]
@@ -907,12 +923,8 @@ def main():
     p.add_argument("--dir", help="where to work")
     p.add_argument("--jobs", type=int, default=1,
                    help="processes, each with every so-and-so-many-th seed")
-    p.add_argument("--luks", metavar="PARAMETER",
-                   help="encrypt some images; how we are told the pass phrase "
-                   "'luks'")
-    p.add_argument("--ours", metavar="PARAMETER", action="append",
-                   default=[], help="give this to our server, in some of the "
-                   "histories of images that hold their own data")
+    p.add_argument("--plain", action="store_true",
+                   help="no encrypted image, and no parameter for our server")
     p.add_argument("--shrink", action="store_true")
     a = p.parse_args()
     a.filter = os.path.abspath(a.filter)
