@@ -25,8 +25,10 @@ other one from there on.  What is done depends on the seed alone.
 """
 
 import argparse
-import gc
+import collections
+import itertools
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -912,6 +914,21 @@ def shrink(seed, f, steps, a):
     return f, steps
 
 
+def one_history(seed, a):
+    """(counts, what to print if it failed)"""
+    f, steps = draw_history(seed, a)
+    wrong, world = run_history(seed, f, steps, a, not a.shrink)
+    text = wrong and "FAIL: seed %d: %s" % (seed, wrong)
+    if wrong and a.shrink:
+        f, steps = shrink(seed, f, steps, a)
+        wrong = run_history(seed, f, steps, a, True)[0]
+        text += "\nshrunk: %s\n%s\n%s" % (
+            json.dumps(f), "\n".join(json.dumps(s) for s in steps), wrong)
+    return {"done": 1, f["kind"]: 1, "requests": world.count,
+            "compared": world.compared, "spoilt": int(world.spoilt),
+            "failed": int(bool(text))}, text
+
+
 def main():
     p = argparse.ArgumentParser(
         description=__doc__,
@@ -922,7 +939,7 @@ def main():
     p.add_argument("--histories", type=int, help="so many, however long")
     p.add_argument("--dir", help="where to work")
     p.add_argument("--jobs", type=int, default=1,
-                   help="processes, each with every so-and-so-many-th seed")
+                   help="so many at a time")
     p.add_argument("--plain", action="store_true",
                    help="no encrypted image, and no parameter for our server")
     p.add_argument("--shrink", action="store_true")
@@ -933,50 +950,36 @@ def main():
     print("twins.py: seeds from %d" % a.seed, flush=True)
 
     begin = time.monotonic()
-    jobs = 0
-    for job in range(1, a.jobs):
-        if os.fork() == 0:
-            jobs = job
-            break
-    seed, failed, done, requests, compared = a.seed + jobs, 0, 0, 0, 0
-    spoilt = 0
-    kinds = {}
-    while (done < a.histories if a.histories
-           else time.monotonic() - begin < a.seconds):
-        f, steps = draw_history(seed, a)
-        wrong, world = run_history(seed, f, steps, a, not a.shrink)
-        done += 1
-        requests += world.count
-        compared += world.compared
-        spoilt += world.spoilt
-        kinds[f["kind"]] = kinds.get(f["kind"], 0) + 1
-        if wrong:
-            failed += 1
-            print("FAIL: seed %d: %s" % (seed, wrong), flush=True)
-            if a.shrink:
-                f, steps = shrink(seed, f, steps, a)
-                wrong, world = run_history(seed, f, steps, a, True)
-                print("shrunk: %s\n%s\n%s" % (
-                    json.dumps(f), "\n".join(json.dumps(s) for s in steps),
-                    wrong), flush=True)
-            if failed == 5:
+    sums = collections.Counter()
+    seeds = itertools.count(a.seed)
+    if a.histories:
+        seeds = itertools.islice(seeds, a.histories)
+    # A process each: libnbd's module does not give all memory back.
+    with multiprocessing.Pool(a.jobs, maxtasksperchild=1) as pool:
+        running = []
+        while True:
+            while len(running) < a.jobs and sums["failed"] < 5 and (
+                    a.histories or time.monotonic() - begin < a.seconds):
+                seed = next(seeds, None)
+                if seed is None:
+                    break
+                running.append(pool.apply_async(one_history, (seed, a)))
+            if not running:
                 break
-        seed += a.jobs
-        # What refers to itself holds whole disks.
-        del world
-        gc.collect()
-    print("twins.py: %d histories (%s), %d requests to each twin, compared "
-          "%d times, %d ended early because QEMU had damaged an image, %d "
-          "failed, %d seconds"
-          % (done, ", ".join("%d %s" % (n, k) for k, n in
-                             sorted(kinds.items())),
-             requests, compared, spoilt, failed, time.monotonic() - begin),
-          flush=True)
-    if jobs:
-        os._exit(1 if failed else 0)
-    for job in range(1, a.jobs):
-        failed += os.wait()[1] != 0
-    sys.exit(1 if failed else 0)
+            running[0].wait(0.05)
+            for r in [r for r in running if r.ready()]:
+                running.remove(r)
+                counts, text = r.get()
+                sums.update(counts)
+                if text:
+                    print(text, flush=True)
+    print("twins.py: %d histories (%d internal, %d pair, %d raw), %d requests "
+          "to each twin, compared %d times, %d ended early because QEMU had "
+          "damaged an image, %d failed, %d seconds"
+          % (*[sums[k] for k in ("done", "internal", "pair", "raw", "requests",
+                                 "compared", "spoilt", "failed")],
+             time.monotonic() - begin))
+    sys.exit(1 if sums["failed"] else 0)
 
 
 if __name__ == "__main__":
