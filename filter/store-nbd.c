@@ -26,6 +26,10 @@
  * than all changes that it covers: its mark, the count of changes when it was
  * made, says so.
  *
+ * The first flush is sent in any case: a server like us, which was killed, may
+ * have written what our clients now read, and not have flushed it.  Until there
+ * are changes of ours, that flush may be sent again, like reading.
+ *
  * Trim requests are not sent.  They promise nothing of what is read
  * afterwards, and the engine wants zeros.  Zeroing may give space back, too,
  * and is what is sent instead: with the demand that it be fast or, where that
@@ -64,6 +68,7 @@ struct store_nbd {
   pthread_mutex_t lock;         /* guards the rest */
   uint64_t begun, ended;        /* changes */
   uint64_t flushed;             /* so many of those begun are durable */
+  bool inherited;               /* what was there at first may not be */
   bool lost;
   struct nbd_extents *map;      /* the last answer, or NULL */
   uint64_t map_begun;           /* begun when it was asked for */
@@ -290,10 +295,14 @@ nbd_store_flush (struct store *store)
     LOCK_FOR_SCOPE (&s->lock);
     if (s->lost)
       return -EIO;
-    if (s->begun == s->flushed)
+    if (s->begun == s->flushed && !s->inherited)
       return 0;
     covers = s->begun == s->ended ? s->begun : s->flushed;
     request.max_mark = s->flushed;
+    if (s->begun == s->flushed) {
+      request.limited = false;
+      request.again = true;
+    }
   }
   r = s->facts.can_flush ? nbd_pool_run (s->pool, &request) : 0;
 
@@ -302,6 +311,8 @@ nbd_store_flush (struct store *store)
     set_lost (s);
   if (s->lost)
     return -EIO;
+  if (r == 0)
+    s->inherited = false;
   if (r == 0 && covers > s->flushed)
     s->flushed = covers;
   return r;
@@ -378,6 +389,7 @@ store_nbd_open (const char *uri, bool writable, struct store **store)
     return -EIO;
   }
   s->store.fixed_size = true;
+  s->inherited = true;
   s->store.readonly = s->facts.readonly || !writable;
   if (s->facts.readonly && writable)
     report_warning ("%s: the NBD server offers this export read-only", uri);

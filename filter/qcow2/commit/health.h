@@ -36,6 +36,7 @@ enum flush_reason {
   FLUSH_GROWTH,                 /* a refcount block or table, linked at once */
   FLUSH_BITMAPS,                /* bitmaps, their tables, their marks */
   FLUSH_REPAIR,                 /* repaired refcounts */
+  FLUSH_INHERITED,              /* what an earlier server may have written */
 };
 
 static inline bool

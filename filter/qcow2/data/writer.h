@@ -63,6 +63,8 @@ struct writer {
   int start_error;              /* what that failed with */
   atomic_bool refused;          /* it failed, and nothing had been changed */
 
+  atomic_bool inherited;        /* what was there when the image was opened
+                                   may not be durable: nobody has flushed */
   atomic_bool said_no_space;    /* the log says that there is none */
   atomic_bool active;           /* written to since settling last looked */
   atomic_bool settled;          /* nothing was written since settling */

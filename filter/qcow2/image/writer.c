@@ -60,6 +60,7 @@ writer_open (struct layer *layer, const struct image_write_env *env,
   w->env = env;
   w->options = *options;
   w->start = writer_start;
+  w->inherited = true;
   w->health.file = layer->file;
   w->health.header = &layer->header;
   pthread_mutex_init (&w->start_lock, NULL);
@@ -187,13 +188,37 @@ writer_start (struct writer *w)
   return w->start_error;
 }
 
+/* A server that was killed may have written what it did not flush.  Clients have
+ * read that here, and rely on it after a flush.  A commit flushes only files of
+ * which it knows changes.
+ */
+static int
+flush_inherited (struct writer *w)
+{
+  struct layer *layer = w->layer;
+  int r;
+
+  if (!health_ok (&w->health))
+    return -EIO;
+  if ((r = health_flush (&w->health, layer->file, FLUSH_INHERITED)) == 0
+      && w->commit.data)
+    r = health_flush (&w->health, w->commit.data, FLUSH_INHERITED);
+  if (r == 0)
+    w->inherited = false;
+  return r;
+}
+
 int
 layer_flush (struct layer *layer)
 {
   struct writer *w = layer->writer;
+  int r;
 
-  /* Nothing was written: nothing of ours can be lost. */
-  if (w == NULL || !w->started || w->start_error == -EROFS)
+  if (w == NULL || w->start_error == -EROFS)
     return 0;
+  if (w->inherited && (r = flush_inherited (w)) < 0)
+    return r;
+  if (!w->started)
+    return 0;                   /* nothing was written */
   return commit_run (&w->commit);
 }
