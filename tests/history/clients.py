@@ -2,7 +2,9 @@
 """What clients see of a server that dies and comes back: does an order explain it?
 
     clients.py FILTER [--seconds 120] [--seed N] [--keep DIR]
+    clients.py FILTER --stutter         processes stop for moments
     clients.py --check FILE             judge a history again
+    clients.py --self-test              of the checker
     clients.py FILTER --lies            plant lies, each of which must be noticed
 
 Several clients read, write, zero, trim and flush a few sectors of one image.
@@ -17,13 +19,17 @@ is left.  That is, for each sector
 
   - requests take effect once, between being sent and being answered, and what
     is read is what was there at some moment in between (linearizability);
-  - what was refused or never answered may be done at any time, or never;
+  - what was refused or never answered may be done at any time, or never, as
+    long as there is a server that may do it: ours, and the one with the data,
+    which goes on with what a dead server of ours has sent to it;
+  - a read and a write at the same time may meet within a sector, where the
+    kernel copies them: of each byte there is what was at some moment;
   - a crash brings back the last value that was flushed, or a later one; a flush
     counts for what was answered before it was sent;
   - after the last client has left nothing that was answered is lost.
 
-A sector is 512 bytes; one that holds bytes of two writes, or another sector's,
-explains itself by nothing.
+A sector is 512 bytes; one that holds another sector's bytes, or for good those
+of two writes, explains itself by nothing.
 """
 
 import argparse
@@ -37,6 +43,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 import nbd
@@ -51,10 +58,21 @@ def stamp(who, sector):
 
 
 def whose(blob, sector):
+    """Who wrote it; or a list of several."""
     if not any(blob):
         return 0
-    who, at = struct.unpack_from("<QQ", blob)
-    return who if at == sector and blob == stamp(who, sector) else ALIEN
+    found = set()
+    for who, at in struct.iter_unpack("<QQ", blob):
+        found.add(who)
+        if at not in (0, sector):
+            return ALIEN
+        if at != sector:        # half of it was zeroed
+            found.add(0)
+    return found.pop() if len(found) == 1 else sorted(found)
+
+
+def parts(value):
+    return value if isinstance(value, list) else [value]
 
 
 class Wrong(Exception):
@@ -101,6 +119,7 @@ class SectorChecker:
         self.configs = [Config(value, frozenset([value]))]
         self.pending = {}       # id: (kind, value)
         self.loose = frozenset()        # values that may turn up at any time
+        self.far = frozenset()  # and that a data server may still be sent
         self.most = 0
 
     def keep(self, configs, event):
@@ -171,7 +190,8 @@ class SectorChecker:
             if len(seen) > 4 * TOO_MANY:
                 raise TooMany()
             c = todo.pop()
-            if op in c.done or (kind == "read" and value in self.loose):
+            if op in c.done or (kind == "read"
+                                and value in self.loose | self.far):
                 result.append(Config(c.value, c.disk, c.marks, c.done - {op}))
                 if op not in c.done:
                     # It is still there, or was there in the meantime.
@@ -199,27 +219,48 @@ class SectorChecker:
         return frozenset(0 if k == "trim" else v
                          for k, v, _ in self.pending.values() if k != "read")
 
-    def crash(self, clean):
-        """Everything in memory is gone (clean: after it was stored)."""
-        some = self.loose | self.unanswered()
+    def crash(self, how):
+        """Everything in memory is gone.  "kept": nothing that was there is
+        lost; "stored": and a flush came after all that was written.  What a
+        killed server has sent to a data server, that may yet do."""
+        lost = self.loose | self.unanswered()
+        configs = {}
         for c in self.configs:
-            some |= {c.value} if clean else c.disk
+            for v in ({c.value} if how in ("kept", "stored") else c.disk) \
+                    | lost | self.far:
+                disk = {v} if how == "stored" else c.disk | lost | {v}
+                configs[v] = configs.get(v, frozenset()) | disk
+        if how not in ("kept", "stored"):
+            self.far |= lost
         self.loose, self.pending = frozenset(), {}
-        self.configs = [Config(v, some) for v in some]
+        self.configs = [Config(v, d) for v, d in configs.items()]
 
-    def data_lost(self):
-        """The data server has forgotten what was not flushed; we have not.
-        What it was just doing may be among that, although the answer comes."""
+    def data_killed(self, forgets):
+        """The data server does nothing any more of what it was sent.  Perhaps
+        it has forgotten what was not flushed; we have not.  What it was just
+        doing may be among that, although the answer comes, and what was read
+        in the meantime."""
+        if not forgets and not self.far:
+            return
         changes = [p for p, (kind, _, _) in self.pending.items()
-                   if kind != "read"][:6]
+                   if kind != "read"] if forgets else []
+        if len(changes) > 8:
+            raise TooMany()
         result = []
         for c in map(self.look, self.configs):
-            for v in c.disk | self.loose | self.unanswered():
+            turned_up = self.loose | self.far | self.unanswered()
+            read = frozenset(p for p, (kind, value, _) in self.pending.items()
+                             if kind == "read"
+                             and value in turned_up | {c.value})
+            for v in c.disk | turned_up if forgets else {c.value} | self.far:
                 for n in range(1 << len(changes)):
                     done = c.done | {p for i, p in enumerate(changes)
                                      if n >> i & 1}
+                    if forgets:
+                        done |= read
                     result.append(Config(v, c.disk | {v}, tuple(
                         (f, s | {v}) for f, s in c.marks), done))
+        self.far = frozenset()
         self.keep(result, "")
 
 
@@ -229,7 +270,7 @@ def check(history):
     ["disk", sectors, value at the start of each]
     ["send", id, kind, sector, count, value, fua]; ["flush", id]
     ["done", id, what was read or None]; ["lost", id] (refused, or no answer)
-    ["crash", is it clean?]; ["data-lost"]
+    ["crash", "killed", "kept" or "stored"]; ["data-lost"]; ["data-kept"]
     """
     sectors, ops, flushes, most, given_up = [], {}, set(), 0, set()
 
@@ -258,8 +299,8 @@ def check(history):
         elif what == "crash":
             each("crash", e[1])
             ops, flushes = {}, set()
-        elif what == "data-lost":
-            each("data_lost")
+        elif what in ("data-lost", "data-kept"):
+            each("data_killed", what == "data-lost")
         elif e[1] in flushes:
             flushes.remove(e[1])
             each("flush_answered", e[1], what == "done")
@@ -268,8 +309,9 @@ def check(history):
             if kind == "read" and op not in answers:
                 continue
             for i, s in enumerate(range(first, first + count)):
-                one(sectors[s], "sent", op, kind, answers[op][i]
-                    if kind == "read" else value, fua)
+                # Bytes of several are as good as several reads.
+                for v in parts(answers[op][i] if kind == "read" else value):
+                    one(sectors[s], "sent", part_id(op, kind, v), kind, v, fua)
         elif what in ("done", "lost") and e[1] in ops:
             _, op, kind, first, count, value, fua = ops.pop(e[1])
             if kind == "read" and what == "lost":
@@ -278,16 +320,18 @@ def check(history):
                 if what == "lost":
                     one(sectors[s], "lost", op)
                     continue
-                one(sectors[s], "answered", op, "event %d, %s%s" % (
-                    number, ops_text(kind, op), " of %d" % e[2][i]
-                    if kind == "read" else ""))
+                for v in parts(e[2][i] if kind == "read" else value):
+                    one(sectors[s], "answered", part_id(op, kind, v),
+                        "event %d, %s %d%s" % (
+                            number, kind, op, " of %s" % e[2][i]
+                            if kind == "read" else ""))
     for s in sectors:
         most = max(most, s.most)
     return most, len(given_up)
 
 
-def ops_text(kind, op):
-    return "%s %d" % (kind, op)
+def part_id(op, kind, value):
+    return (op, value) if kind == "read" else op
 
 
 def explain(history, sector):
@@ -303,7 +347,7 @@ def explain(history, sector):
             if e[1] in mine:
                 at = [x for x in history if x[0] == "send" and x[1] == e[1]]
                 lines.append("%6d %s %d%s" % (
-                    number, e[0], e[1], ": %d" % e[2][sector - at[0][3]]
+                    number, e[0], e[1], ": %s" % e[2][sector - at[0][3]]
                     if len(e) > 2 and e[2] else ""))
             elif number and len(e) > 1 and e[1] in explain.flushes:
                 lines.append("%6d flush %d %s" % (number, e[1], e[0]))
@@ -312,7 +356,7 @@ def explain(history, sector):
             lines.append("%6d flush %d sent" % (number, e[1]))
         elif e[0] != "disk":
             lines.append("%6d %s" % (number, e))
-    return "\n".join(lines[-60:])
+    return "\n".join(lines)
 
 
 explain.flushes = set()
@@ -395,10 +439,14 @@ class Client:
                 whose(blob[i * SECTOR:(i + 1) * SECTOR], first + i)
                 for i in range(count)]])
         else:
+            w.wrote |= kind == "write"
             w.history.append(["done", op, None])
 
     def vanish(self):
-        """Whatever is on its way has no answer."""
+        """Whatever is on its way has no answer, but the server may yet do it,
+        and count the connection for a while."""
+        if self.h is not None:
+            self.world.strays = True
         self.h = None
         for op in list(self.flying):
             self.answer(op, 5)
@@ -414,6 +462,8 @@ class World:
         self.server = self.far = None
         self.uri = "nbd+unix:///?socket=%s/s.sock" % directory
         self.data_forgets = False
+        self.strays = self.wrote = False        # since the server was started
+        self.log_seen = 0
 
     def run_tool(self, *args, ok=(0,)):
         p = subprocess.run(args, cwd=self.dir, text=True,
@@ -457,6 +507,7 @@ class World:
         self.places += [rng.randrange(1, 24) * per - 4,
                         self.sectors - self.spread]
         self.flushing = rng.choice([0.3, 1, 3])
+        self.may_forget = rng.random() < 0.8
         if self.kind.startswith("far"):
             with open(os.path.join(self.dir, "x.data"), "r+b") as f:
                 f.truncate(self.sectors * SECTOR)
@@ -482,6 +533,9 @@ class World:
 
     def start(self):
         more = []
+        self.strays = self.wrote = False
+        log = os.path.join(self.dir, "s.log")
+        self.log_seen = os.path.getsize(log) if os.path.exists(log) else 0
         if self.kind.startswith("far"):
             more = ["qcow2ext-data-file=nbd+unix:///?socket=%s/d.sock"
                     % self.dir]
@@ -490,15 +544,17 @@ class World:
             "--filter=" + self.a.filter, "file", "x.qcow2", *more)
 
     def start_far(self):
-        # In a cache that nobody can read again when the server is dead.
-        command = ["nbdkit", "-f", "-U", os.path.join(self.dir, "d.sock")]
-        if self.rng.random() < 0.7:
-            self.data_forgets = True
-            self.far = self.spawn("d", *command, "--filter=cache", "file",
-                                  "x.data", "cache=%s" % self.a.far_cache)
-        else:
-            self.data_forgets = False
-            self.far = self.spawn("d", *command, "file", "x.data")
+        # In a cache that nobody can read again when the server is dead.  That
+        # of nbdkit 1.32 says of what it has not stored that it is a hole, if
+        # there is one below.  And a server that comes back has to offer what it
+        # did before.
+        self.data_forgets = self.may_forget and self.rng.random() < 0.8
+        self.far = self.spawn(
+            "d", "nbdkit", "-f", "-U", os.path.join(self.dir, "d.sock"),
+            *(["--filter=noextents"] if self.may_forget else []),
+            *(["--filter=cache"] if self.data_forgets else []),
+            "file", "x.data",
+            *(["cache=%s" % self.a.far_cache] if self.data_forgets else []))
 
     # Requests, until so many have been answered.
 
@@ -566,10 +622,16 @@ class World:
         if self.server.poll() is None:
             return False
         with open(os.path.join(self.dir, "s.log")) as f:
+            f.seek(self.log_seen)
             if "raw_send_socket: Assertion" in f.read():
                 self.aborted += 1
                 return True
         raise Wrong("the server has ended with %d" % self.server.returncode)
+
+    def how(self, clean):
+        """An end of the server, or of a session.  One that has written nothing
+        flushes nothing."""
+        return "killed" if not clean else "stored" if self.wrote else "kept"
 
     def life(self):
         """From connecting until everybody has gone or the server has."""
@@ -579,7 +641,7 @@ class World:
         except Aborted:
             for c in clients:
                 c.vanish()
-            self.history.append(["crash", False])
+            self.history.append(["crash", "killed"])
             self.start()
 
     def live(self, clients):
@@ -601,8 +663,8 @@ class World:
                 self.far.wait()
                 self.kills += 1
                 self.poll(clients, 0)
-                if self.data_forgets:
-                    self.history.append(["data-lost"])
+                self.history.append(["data-lost" if self.data_forgets
+                                     else "data-kept"])
                 time.sleep(rng.choice([0, 0.05, 0.3]))
                 self.start_far()
                 poisoned = True
@@ -623,45 +685,78 @@ class World:
             code = self.server.wait(60)
             if end == "term" and code != 0 and self.has_aborted():
                 poisoned = True
-            self.history.append(["crash", end == "term" and not poisoned])
+            self.history.append(["crash", self.how(
+                end == "term" and not poisoned)])
             self.start()
-        else:
+        elif end == "leave":
             for c in clients:
-                if end == "leave" and c.h is not None:
+                if c.h is not None:
                     try:
                         c.h.shutdown()
+                        c.h = None
                     except nbd.Error:
                         pass
                 c.vanish()
-            # Who vanished may still have something on its way, but nothing
-            # is sent after it.
-            if end == "leave":
-                self.history.append(["crash", True])
+            # The image is closed if the server knows of nobody who is still
+            # connected.
+            if self.has_aborted():
+                raise Aborted()
+            if not self.strays:
+                self.history.append(["crash", self.how(True)])
+                self.wrote = False
+        else:
+            for c in clients:
+                c.vanish()
+
+    def stutter(self, over):
+        """Processes that stop for a while, as on a busy machine."""
+        rng = random.Random(self.seed)
+        while not over.wait(rng.choice([0, 0.001, 0.01, 0.05, 0.2])):
+            p = rng.choice([self.server, self.far])
+            if p is None:
+                continue
+            p.send_signal(signal.SIGSTOP)
+            over.wait(rng.choice([0.001, 0.01, 0.05, 0.2]))
+            p.send_signal(signal.SIGCONT)
 
     def run(self):
+        over = threading.Event()
+        thread = threading.Thread(target=self.stutter, args=(over,))
+        if self.a.stutter:
+            thread.start()
         try:
-            self.create()
-            self.start()
-            for i in range(self.rng.randint(2, 6)):
-                self.life()
-            self.end()
+            self.run_all()
         finally:
+            over.set()
+            if self.a.stutter:
+                thread.join()
             for p in (self.server, self.far):
                 if p:
                     p.kill()
                     p.wait()
 
+    def run_all(self):
+            self.create()
+            self.start()
+            for i in range(self.rng.randint(2, 6)):
+                self.life()
+            self.end()
+
     def end(self):
         """QEMU reads what is left."""
         self.server.terminate()
-        if self.server.wait(60) != 0 and not self.has_aborted():
+        clean = self.server.wait(60) == 0
+        if not clean and not self.has_aborted():
             raise Wrong("the server ends with %d" % self.server.returncode)
+        self.history.append(["crash", self.how(clean)])
         if self.far:
             self.far.terminate()
             self.far.wait(60)
             self.far = None
+            self.history.append(["data-lost" if self.data_forgets
+                                 else "data-kept"])
         out = self.run_tool("qemu-img", "check", "x.qcow2", ok=(0, 3))
-        if "Leaked" in out and not self.kills:
+        if "Leaked" in out and not self.kills and not self.aborted:
             raise Wrong("qemu-img check: " + out)
         self.run_tool("qemu-img", "convert", "-O", "raw", "x.qcow2", "x.raw")
         with open(os.path.join(self.dir, "x.raw"), "rb") as f:
@@ -680,7 +775,7 @@ def lies(history, rng):
     send = {e[1]: (i, e) for i, e in enumerate(history) if e[0] == "send"}
     done = {e[1]: i for i, e in enumerate(history) if e[0] == "done"}
     breaks = [i for i, e in enumerate(history)
-              if e[0] in ("disk", "crash", "data-lost")]
+              if e[0] in ("disk", "crash", "data-lost", "data-kept")]
     flushes = [(i, done[e[1]]) for i, e in enumerate(history)
                if e[0] == "flush" and e[1] in done]
     reads = [op for op, (_, e) in send.items()
@@ -736,6 +831,85 @@ def lies(history, rng):
                 return
 
 
+# --- what a checker must know ---
+
+def write(op, sector=0, count=1, fua=False):
+    return ["send", op, "write", sector, count, op, fua]
+
+
+def read(op, sector=0, count=1):
+    return ["send", op, "read", sector, count, 0, False]
+
+
+def done(op, *values):
+    return ["done", op, list(values) or None]
+
+
+# (what it is, can it be explained, the history of a disk of one sector)
+SELF_TEST = [
+    ("a write", True, [write(2), done(2), read(3), done(3, 2)]),
+    ("a lost write", False, [write(2), done(2), read(3), done(3, 0)]),
+    ("a server that was killed forgets", True,
+     [write(2), done(2), ["crash", "killed"], read(3), done(3, 0)]),
+    ("but not what was flushed", False,
+     [write(2), done(2), ["flush", 3], done(3), ["crash", "killed"],
+      read(4), done(4, 0)]),
+    ("a dead server does nothing any more", False,
+     [write(2), ["lost", 2], ["crash", "kept"], ["data-kept"], read(3),
+      done(3, 0), read(4), done(4, 2)]),
+    ("a data server does what a dead server has sent to it", True,
+     [write(2), ["lost", 2], ["crash", "killed"], read(3), done(3, 0),
+      read(4), done(4, 2)]),
+    ("until it is dead itself", False,
+     [write(2), ["lost", 2], ["crash", "killed"], ["data-kept"], read(3),
+      done(3, 0), read(4), done(4, 2)]),
+    ("what was read of a write that a data server then forgot", True,
+     [write(2), read(3), ["data-lost"], done(3, 2), done(2), read(4),
+      done(4, 0)]),
+    ("what was read of no write", False,
+     [read(3), ["data-lost"], done(3, 2), read(4), done(4, 0)]),
+    ("bytes of before and after a write under way", True,
+     [write(2), read(3), done(3, [0, 2]), done(2)]),
+    ("for good", False,
+     [write(2), done(2), read(3), done(3, [0, 2])]),
+    ("bytes of another write", False,
+     [write(2), read(3), done(3, [0, 3]), done(2)]),
+    ("a session that only flushes makes durable what it has read", False,
+     [write(2), done(2), ["crash", "killed"], read(3), done(3, 2),
+      ["flush", 4], done(4), ["data-lost"], read(5), done(5, 0)]),
+    ("one that only reads does not", True,
+     [write(2), done(2), ["crash", "killed"], read(3), done(3, 2),
+      ["crash", "kept"], ["data-lost"], read(5), done(5, 0)]),
+    ("one that was closed has stored all", False,
+     [write(2), done(2), ["crash", "stored"], ["data-lost"], read(5),
+      done(5, 0)]),
+]
+
+
+def self_test():
+    failed = 0
+    for what, possible, history in SELF_TEST:
+        history = [["disk", [0]]] + history
+        try:
+            explained = check(json.loads(json.dumps(history)))[1] == 0
+        except Wrong:
+            explained = False
+        if explained != possible:
+            print("FAIL: %s: %s" % (what, "explained" if explained
+                                    else "not explained"))
+            failed += 1
+    blob = bytearray(stamp(2, 5))
+    for value, expected in ((blob, 2), (bytes(256) + blob[256:], [0, 2]),
+                            (stamp(3, 5)[:256] + blob[256:], [2, 3]),
+                            (bytes(8) + blob[8:], [0, 2]),
+                            (blob[:8] + bytes(8) + blob[16:], [0, 2]),
+                            (stamp(3, 6)[:256] + blob[256:], ALIEN)):
+        if whose(bytes(value), 5) != expected:
+            print("FAIL: %s is taken for %s" % (expected, whose(value, 5)))
+            failed += 1
+    return failed
+
+
 def try_lies(history, rng, tally):
     for what, lying in lies(history, rng):
         told, noticed = tally.get(what, (0, 0))
@@ -752,9 +926,12 @@ def main():
         formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("filter", nargs="?", help="nbdkit-qcow2ext-filter.so")
     p.add_argument("--check", metavar="FILE")
+    p.add_argument("--self-test", action="store_true")
     p.add_argument("--seconds", type=int, default=120)
     p.add_argument("--seed", type=int)
     p.add_argument("--rounds", type=int)
+    p.add_argument("--stutter", action="store_true", help="stop the servers "
+                   "for moments")
     p.add_argument("--dir", help="where to work")
     p.add_argument("--kind", help="of image: internal, backing, pair, raw, "
                    "far, far-raw")
@@ -762,6 +939,10 @@ def main():
                    "data server lies about flushes, which must be noticed")
     p.add_argument("--lies", action="store_true")
     a = p.parse_args()
+    if a.self_test:
+        sys.exit(1 if self_test() else 0)
+    if a.dir:
+        a.dir = os.path.abspath(a.dir)
     if a.check:
         with open(a.check) as f:
             history = [json.loads(line) for line in f]

@@ -39,9 +39,9 @@ truncate -s 16M x.data
 far_restart "${far[@]}"
 serve_log s "${ours[@]}"
 "$PYTHON" client.py "$(uri s)" prepare
-mkfifo wait
-"$PYTHON" client.py "$(uri s)" write < wait > said &
-exec 7> wait
+mkfifo stay
+"$PYTHON" client.py "$(uri s)" write < stay > said &
+exec 7> stay
 for _ in {1..300}; do
     [ -s said ] && break
     sleep 0.1
