@@ -26,6 +26,8 @@ is left.  That is, for each sector
     kernel copies them: of each byte there is what was at some moment;
   - a crash brings back the last value that was flushed, or a later one; a flush
     counts for what was answered before it was sent;
+  - where a data server has forgotten what was not flushed, older values can be
+    read, too, until our server is started again, which it has to be;
   - after the last client has left nothing that was answered is lost.
 
 A sector is 512 bytes; one that holds another sector's bytes, or for good those
@@ -120,6 +122,8 @@ class SectorChecker:
         self.pending = {}       # id: (kind, value)
         self.loose = frozenset()        # values that may turn up at any time
         self.far = frozenset()  # and that a data server may still be sent
+        self.had = frozenset([value, 0])        # all that ever was to be there
+        self.stale = frozenset()        # of which this can be read for now
         self.most = 0
 
     def keep(self, configs, event):
@@ -161,6 +165,8 @@ class SectorChecker:
         return result
 
     def sent(self, op, kind, value, fua):
+        if kind != "read":
+            self.had |= {value}
         self.pending[op] = (kind, value, fua)
 
     def flush_sent(self, op):
@@ -198,6 +204,8 @@ class SectorChecker:
                     result.append(Config(*c.becomes(value), c.done - {op}))
                 else:
                     continue
+            elif kind == "read" and value in self.stale:
+                result.append(Config(c.value, c.disk, c.marks, c.done))
             for p, (what, _, _) in self.pending.items():
                 if what != "read" and p not in c.done:
                     for n in self.apply(c, p):
@@ -233,6 +241,7 @@ class SectorChecker:
         if how not in ("kept", "stored"):
             self.far |= lost
         self.loose, self.pending = frozenset(), {}
+        self.stale = frozenset()
         self.configs = [Config(v, d) for v, d in configs.items()]
 
     def data_killed(self, forgets):
@@ -242,6 +251,8 @@ class SectorChecker:
         in the meantime."""
         if not forgets and not self.far:
             return
+        if forgets:
+            self.stale = self.had
         changes = [p for p, (kind, _, _) in self.pending.items()
                    if kind != "read"] if forgets else []
         if len(changes) > 8:
@@ -380,6 +391,7 @@ class Client:
             except nbd.Error:
                 if self.world.has_aborted():
                     raise Aborted() from None
+                self.world.revive_far()
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
@@ -533,6 +545,7 @@ class World:
 
     def start(self):
         more = []
+        self.revive_far()
         self.strays = self.wrote = False
         log = os.path.join(self.dir, "s.log")
         self.log_seen = os.path.getsize(log) if os.path.exists(log) else 0
@@ -556,6 +569,21 @@ class World:
             "file", "x.data",
             *(["cache=%s" % self.a.far_cache] if self.data_forgets else []))
 
+    def far_is_dead(self):
+        return self.far is not None and self.far.poll() is not None
+
+    def revive_far(self):
+        """It may abort, too, when our server is killed (see Aborted)."""
+        if not self.far_is_dead():
+            return
+        with open(os.path.join(self.dir, "d.log")) as f:
+            if "raw_send_socket: Assertion" not in f.read():
+                raise Wrong("the data server has ended")
+        self.aborted += 1
+        self.history.append(["data-lost" if self.data_forgets
+                             else "data-kept"])
+        self.start_far()
+
     # Requests, until so many have been answered.
 
     def poll(self, clients, timeout=60):
@@ -575,6 +603,12 @@ class World:
                 poll.register(fd, mask)
         got = poll.poll(timeout * 1000)
         if not got and timeout >= 60:
+            # A process that is stopped while it aborts may stay.
+            if self.says_aborted():
+                self.server.kill()
+                self.server.wait()
+                self.aborted += 1
+                raise Aborted()
             raise Wrong("no answer for a minute to %s"
                         % [list(c.flying) for c in clients])
         for fd, events in got:
@@ -618,14 +652,17 @@ class World:
                 count = 0
             self.poll(clients)
 
+    def says_aborted(self):
+        with open(os.path.join(self.dir, "s.log")) as f:
+            f.seek(self.log_seen)
+            return "raw_send_socket: Assertion" in f.read()
+
     def has_aborted(self):
         if self.server.poll() is None:
             return False
-        with open(os.path.join(self.dir, "s.log")) as f:
-            f.seek(self.log_seen)
-            if "raw_send_socket: Assertion" in f.read():
-                self.aborted += 1
-                return True
+        if self.says_aborted():
+            self.aborted += 1
+            return True
         raise Wrong("the server has ended with %d" % self.server.returncode)
 
     def how(self, clean):
@@ -686,7 +723,7 @@ class World:
             if end == "term" and code != 0 and self.has_aborted():
                 poisoned = True
             self.history.append(["crash", self.how(
-                end == "term" and not poisoned)])
+                end == "term" and not poisoned and not self.far_is_dead())])
             self.start()
         elif end == "leave":
             for c in clients:
@@ -701,7 +738,7 @@ class World:
             # connected.
             if self.has_aborted():
                 raise Aborted()
-            if not self.strays:
+            if not self.strays and not self.far_is_dead():
                 self.history.append(["crash", self.how(True)])
                 self.wrote = False
         else:
@@ -748,7 +785,9 @@ class World:
         clean = self.server.wait(60) == 0
         if not clean and not self.has_aborted():
             raise Wrong("the server ends with %d" % self.server.returncode)
-        self.history.append(["crash", self.how(clean)])
+        self.history.append(["crash", self.how(clean
+                                               and not self.far_is_dead())])
+        self.revive_far()
         if self.far:
             self.far.terminate()
             self.far.wait(60)
@@ -866,6 +905,12 @@ SELF_TEST = [
     ("what was read of a write that a data server then forgot", True,
      [write(2), read(3), ["data-lost"], done(3, 2), done(2), read(4),
       done(4, 0)]),
+    ("older bytes, once a data server has forgotten", True,
+     [write(2), done(2), write(3), done(3), ["flush", 4], done(4),
+      ["data-lost"], read(5), done(5, 2)]),
+    ("which are not there any more in a new server", False,
+     [write(2), done(2), write(3), done(3), ["flush", 4], done(4),
+      ["data-lost"], ["crash", "killed"], read(5), done(5, 2)]),
     ("what was read of no write", False,
      [read(3), ["data-lost"], done(3, 2), read(4), done(4, 0)]),
     ("bytes of before and after a write under way", True,
@@ -876,13 +921,14 @@ SELF_TEST = [
      [write(2), read(3), done(3, [0, 3]), done(2)]),
     ("a session that only flushes makes durable what it has read", False,
      [write(2), done(2), ["crash", "killed"], read(3), done(3, 2),
-      ["flush", 4], done(4), ["data-lost"], read(5), done(5, 0)]),
+      ["flush", 4], done(4), ["data-lost"], ["crash", "killed"], read(5),
+      done(5, 0)]),
     ("one that only reads does not", True,
      [write(2), done(2), ["crash", "killed"], read(3), done(3, 2),
       ["crash", "kept"], ["data-lost"], read(5), done(5, 0)]),
     ("one that was closed has stored all", False,
-     [write(2), done(2), ["crash", "stored"], ["data-lost"], read(5),
-      done(5, 0)]),
+     [write(2), done(2), ["crash", "stored"], ["data-lost"],
+      ["crash", "killed"], read(5), done(5, 0)]),
 ]
 
 

@@ -188,9 +188,9 @@ writer_start (struct writer *w)
   return w->start_error;
 }
 
-/* A server that was killed may have written what it did not flush.  Clients have
- * read that here, and rely on it after a flush.  A commit flushes only files of
- * which it knows changes.
+/* A server that was killed may have written what it did not flush.  Clients
+ * have read that here, and rely on it after a flush.  A commit flushes only
+ * files of which it knows changes.
  */
 static int
 flush_inherited (struct writer *w)
