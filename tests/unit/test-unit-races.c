@@ -20,12 +20,19 @@
  *   test-unit-races RACE IMAGE VARIANT SEGMENTS...
  *                                          one again, as printed
  *   test-unit-races mutants                only the broken rules
+ *   test-unit-races cut [RACE]             all schedules, and in each of them
+ *                                          a power cut at every operation
+ *
+ * Schedules that lead to the same record of operations, with requests that
+ * begin and end at the same places of it, differ only in the order of steps
+ * that commute: after the first of them the power is not cut again.
  */
 
 #include "build-config.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +45,7 @@
 #include "crash-workloads.h"
 #include "disk/format.h"
 #include "mutant.h"
+#include "race-cuts.h"
 #include "scheduler.h"
 
 const char *qcow2_mutant;
@@ -51,6 +59,7 @@ const char *qcow2_mutant;
  */
 #define LIMIT 90
 #define RANDOM 20
+#define CUTS_EVERY 10           /* of these schedules the power is cut in */
 
 struct race {
   const char *name;
@@ -529,7 +538,7 @@ struct done {
   const struct request *request;
   uint8_t *content;             /* of a write; or what was read */
   size_t begin, end;            /* events; SIZE_MAX: never */
-  size_t log;                   /* operations at its end */
+  size_t log_begin, log;        /* operations at its beginning, at its end */
   int result;
   uint32_t seen[MAX_REGIONS];   /* of a read: the sources that each region may
                                    be from; 0: from more than one */
@@ -555,6 +564,7 @@ struct run {
 
 static struct {
   uint64_t schedules, states, points;
+  uint64_t to_cut, records, cuts, cut_states;
 } total;
 
 static void
@@ -623,6 +633,7 @@ do_thread (void *opaque, unsigned thread)
 
     /* Only one thread runs at a time. */
     d->begin = ++run->events;
+    d->log_begin = run->log.count;
     d->result = do_request (run->image, d->request, d->content);
     d->end = ++run->events;
     d->log = run->log.count;
@@ -642,6 +653,7 @@ struct order {
   const struct run *run;
   bool (*must) (const struct done *d, size_t bound);
   size_t bound;                 /* for must */
+  size_t cut;                   /* operations that there were; SIZE_MAX */
   bool with_reads;              /* what was read has to fit */
   uint32_t *allowed;            /* of each region */
   unsigned next[SCHED_THREADS];
@@ -697,7 +709,8 @@ explore (struct order *o, const uint32_t *state)
     const struct request *q = d->request;
     uint32_t then_state[MAX_REGIONS];
 
-    if (o->next[t] == race->n_requests[t] || !may_come_next (o, d))
+    if (o->next[t] == race->n_requests[t] || !may_come_next (o, d)
+        || d->log_begin >= o->cut)
       continue;
     for (unsigned i = 0; i + 1 < run->cuts; i++) {
       uint32_t to = 0;
@@ -793,10 +806,10 @@ compare (struct run *run, const uint32_t *allowed, const uint8_t *bytes,
 
 static void
 allow (struct run *run, bool (*must) (const struct done *, size_t),
-       size_t bound, uint32_t *allowed)
+       size_t bound, size_t cut, uint32_t *allowed)
 {
   struct order o = {
-    .run = run, .must = must, .bound = bound, .allowed = allowed,
+    .run = run, .must = must, .bound = bound, .cut = cut, .allowed = allowed,
     .with_reads = must == all_must
   };
   uint32_t state[MAX_REGIONS];
@@ -923,7 +936,7 @@ check_flushes (struct run *run, size_t first)
     event = flushed_event (run, i + 1);
     if (event)
       known = true;
-    allow (run, ended_must, event, allowed);
+    allow (run, ended_must, event, SIZE_MAX, allowed);
     check_files (run, &durable[0], &durable[1], known ? allowed : NULL, false,
                  "cut after a flush");
     check_files (run, &all[0], &all[1], known ? allowed : NULL, false,
@@ -933,6 +946,100 @@ check_flushes (struct run *run, size_t first)
     memory_file_free (&durable[f]);
     memory_file_free (&all[f]);
   }
+}
+
+/* The engine opens a state and reads what the checker has found to be right. */
+static void
+reopen (struct run *run, struct memory_file state[2], const uint32_t *allowed)
+{
+  struct memory_file file[MEMORY_FILES] = {
+    state[0], state[1], run->file[MEMORY_BACKING]
+  };
+  struct files files = { .file = file };
+  uint8_t *disk = malloc (run->race->spec->size);
+  struct image *image;
+
+  if (disk == NULL)
+    abort ();
+  if (files_open (&files, false, 0, &image) < 0)
+    fail (run, "after a cut the image cannot be opened");
+  else {
+    if (image_read (image, disk, run->race->spec->size, 0) < 0)
+      fail (run, "after a cut the disk cannot be read");
+    else if (allowed)
+      compare (run, allowed, disk, 0, run->race->spec->size,
+               "cut, and opened again");
+    image_close (image);
+  }
+  free (disk);
+}
+
+struct cut_view {
+  struct run *run;
+  size_t cut;                   /* allowed is for this one */
+  uint32_t allowed[MAX_REGIONS];
+  bool known;
+};
+
+static bool
+look_at_cut (void *opaque, struct memory_file state[2], size_t cut)
+{
+  struct cut_view *v = opaque;
+  struct run *run = v->run;
+
+  if (v->cut != cut) {
+    const size_t event = flushed_event (run, cut);
+
+    v->cut = cut;
+    v->known = run->initial_durable || event;
+    allow (run, ended_must, event, cut, v->allowed);
+  }
+  check_files (run, &state[0], &state[1], v->known ? v->allowed : NULL, false,
+               "cut");
+  if (run->failure[0] == '\0')
+    reopen (run, state, v->known ? v->allowed : NULL);
+  return run->failure[0] == '\0';
+}
+
+/* Of one race.  Its place is drawn from the hash, and whoever is there before
+ * goes: then some record is cut twice.
+ */
+static uint64_t records[1 << 18];
+
+static bool
+is_new_record (const struct run *run)
+{
+  uint64_t hash = race_cuts_hash (&run->log);
+  uint64_t *place;
+
+  for (unsigned n = 0; n < MAX_ALL; n++)
+    hash = (hash + run->done[n].log_begin * 1021 + run->done[n].log + n)
+      * UINT64_C (0xa0761d6478bd642f);
+  hash ^= hash >> 31;
+  place = &records[hash % (sizeof records / sizeof records[0])];
+  if (*place == hash)
+    return false;
+  *place = hash;
+  return true;
+}
+
+/* The power goes after each operation. */
+static void
+check_cuts (struct run *run, size_t first)
+{
+  struct cut_view view = { .run = run, .cut = SIZE_MAX };
+  struct race_cuts cuts = {
+    .log = &run->log, .start = run->start, .first = first,
+    .look = look_at_cut, .opaque = &view,
+  };
+
+  total.to_cut++;
+  if (!is_new_record (run))
+    return;
+  race_cuts_run (&cuts);
+  total.records++;
+  total.cuts += cuts.cuts;
+  total.cut_states += cuts.states;
 }
 
 /* --- one schedule --- */
@@ -1091,7 +1198,7 @@ settle (struct run *run)
     if (run->done[n].request && run->done[n].request->kind == READ
         && run->done[n].result == 0)
       find_seen (run, &run->done[n]);
-  allow (run, all_must, 0, allowed);
+  allow (run, all_must, 0, SIZE_MAX, allowed);
   if (now == NULL || image_read (run->image, now, run->race->spec->size, 0) < 0)
     fail (run, "the disk cannot be read at the end");
   else
@@ -1104,7 +1211,8 @@ settle (struct run *run)
   if (run->failure[0])
     return;
   if (faulty)                   /* what was never stored need not be there */
-    allow (run, ended_must, flushed_event (run, SIZE_MAX), allowed);
+    allow (run, ended_must, flushed_event (run, SIZE_MAX), SIZE_MAX,
+           allowed);
   check_files (run, &run->file[MEMORY_IMAGE], &run->file[MEMORY_DATA],
                allowed, !faulty, "after settling");
 }
@@ -1112,7 +1220,7 @@ settle (struct run *run)
 /* Returns false, with a message in failure, if it leads to something wrong. */
 static bool
 run_schedule (const struct race *race, const struct schedule *schedule,
-              bool with_flushes, struct sched_result *result,
+              bool with_flushes, bool with_cuts, struct sched_result *result,
               char failure[400])
 {
   struct run run = { .race = race };
@@ -1144,6 +1252,8 @@ run_schedule (const struct race *race, const struct schedule *schedule,
   settle (&run);
   if (with_flushes && run.failure[0] == '\0')
     check_flushes (&run, first);
+  if (with_cuts && run.failure[0] == '\0')
+    check_cuts (&run, first);
 
   memcpy (failure, run.failure, sizeof run.failure);
   if (run.image)
@@ -1166,6 +1276,7 @@ struct search {
   uint64_t limit;               /* schedules; 0: none */
   unsigned random;
   unsigned flushes_every;       /* nth schedule, look at each flush */
+  unsigned cuts_every;          /* nth schedule, cut at every operation; 0 */
   unsigned tried;
   struct schedule schedule;     /* the last one */
   char failure[400];
@@ -1181,7 +1292,10 @@ try (struct search *s, const struct sched_segment *segment, size_t n,
   memcpy (s->schedule.segment, segment, n * sizeof *segment);
   s->schedule.segments = n;
   ok = run_schedule (s->race, &s->schedule,
-                     s->tried++ % s->flushes_every == 0, &result, s->failure);
+                     s->tried % s->flushes_every == 0,
+                     s->cuts_every && s->tried % s->cuts_every == 0, &result,
+                     s->failure);
+  s->tried++;
   *reached = result.reached;
   return ok;
 }
@@ -1195,7 +1309,7 @@ count_points (struct search *s, unsigned thread)
   struct sched_result result;
   char failure[400];
 
-  run_schedule (s->race, &schedule, false, &result, failure);
+  run_schedule (s->race, &schedule, false, false, &result, failure);
   return result.passed[thread];
 }
 
@@ -1350,6 +1464,12 @@ static const struct {
     "the next to write to a zeroed cluster does not wait for writes in place" },
   { "discard_late", "read-reallocate",
     "space is given back after it is free to be used again" },
+  { "no_data_flush", "flush-flush",
+    "a commit does not flush guest data before pointers" },
+  { "no_image_flush", "flush-flush",
+    "a commit does not flush counts and tables before pointers" },
+  { "counts_with_pointers", "flush-flush",
+    "counts are written with the pointers" },
 };
 
 static bool
@@ -1360,7 +1480,8 @@ kill_mutant (const char *first, bool others)
 
   while (next_race (&at, &race)) {
     struct search s = {
-      .race = &race, .random = 2 * RANDOM, .flushes_every = 1
+      .race = &race, .random = 2 * RANDOM, .flushes_every = 1,
+      .cuts_every = 3
     };
 
     if ((strcmp (race.name, first) == 0) == others)
@@ -1424,7 +1545,7 @@ again (int argc, char *argv[])
   struct race race = {
     .spec = crash_spec (argv[2]), .variant = strtoul (argv[3], NULL, 0)
   };
-  struct search s = { .race = &race, .flushes_every = 1 };
+  struct search s = { .race = &race, .flushes_every = 1, .cuts_every = 1 };
   struct sched_segment segment[SCHED_SEGMENTS];
   size_t reached;
 
@@ -1449,7 +1570,8 @@ main (int argc, char *argv[])
 {
   const struct timespec none = { 0 };
   struct timespec begin = none, end = none;
-  const bool all = argc > 1 && strcmp (argv[1], "all") == 0;
+  const bool cut = argc > 1 && strcmp (argv[1], "cut") == 0;
+  const bool all = cut || (argc > 1 && strcmp (argv[1], "all") == 0);
   const char *only = argc > 1 + all ? argv[1 + all] : NULL;
   struct race_cursor at = { 0 };
   struct race race;
@@ -1472,7 +1594,9 @@ main (int argc, char *argv[])
     n++;
     s.limit = all ? 0 : crash_share (LIMIT);
     s.random = all ? 50 * RANDOM : crash_share (RANDOM);
-    s.flushes_every = all ? 1 : 3;
+    s.flushes_every = cut ? UINT_MAX : all ? 1 : 3;
+    s.cuts_every = cut ? 1 : all ? 0 : CUTS_EVERY;
+    memset (records, 0, sizeof records);
     if (!search_race (&s)) {
       failures++;
       printf ("FAIL: ");
@@ -1486,6 +1610,9 @@ main (int argc, char *argv[])
           " states of files, %u failures, %ld seconds\n", n, total.schedules,
           total.points, total.states, failures,
           (long) (end.tv_sec - begin.tv_sec));
+  printf ("the power was cut in %" PRIu64 " schedules, which are %" PRIu64
+          " records, at %" PRIu64 " places: %" PRIu64 " states\n",
+          total.to_cut, total.records, total.cuts, total.cut_states);
   if (argc == 1 && failures == 0)
     failures += try_mutants (NULL);
   sched_end ();
