@@ -50,7 +50,8 @@ tracker_change_leave (struct tracker *t, struct epochs *changes,
 
 /* Stores what was recorded and marks the bitmaps as consistent, if no change
  * is under way (else -EBUSY); reads do not matter.  What was written before is
- * durable.  Commits.  t may be NULL.  Returns 0 or -errno (reported, but for -EBUSY).
+ * durable.  Commits.  t may be NULL.  Returns 0 or -errno (reported, but for
+ * -EBUSY).
  */
 int tracker_store (struct tracker *t);
 
