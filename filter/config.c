@@ -302,8 +302,9 @@ set_detect_zeroes (const char *key, const char *value)
   return 1;
 }
 
-int
-config_parse (const char *key, const char *value)
+/* Notes a parameter of the plugin below, which gets it as well. */
+static int
+note_parameter (const char *key, const char *value)
 {
   if (strcmp (key, "file") == 0)
     return note_file (value);
@@ -317,13 +318,16 @@ config_parse (const char *key, const char *value)
   }
   if (strcmp (key, "dir") == 0)
     return note_directory (value);
-  if (strcmp (key, "dirfd") == 0) {
+  if (strcmp (key, "dirfd") == 0)
     config.dirfd = true;
-    return 0;
-  }
-  if (strncmp (key, "qcow2ext-", 9) != 0)
-    return 0;
+  return 0;
+}
 
+int
+config_parse (const char *key, const char *value)
+{
+  if (strncmp (key, "qcow2ext-", 9) != 0)
+    return note_parameter (key, value);
   if (value[0] == '\0') {
     nbdkit_error ("%s: the value is empty", key);
     return -1;

@@ -20,10 +20,10 @@
 #include "exports.h"
 #include "extents-reply.h"
 #include "failures.h"
+#include "handles.h"
 #include "idle.h"
 #include "image/image.h"
 #include "images.h"
-#include "sessions.h"
 #include "size-signal.h"
 
 /* nbdkit fixes the callbacks' parameters; few need them all. */

@@ -1,4 +1,4 @@
-/* qcow2ext: exports that are open, and the connections to them.
+/* qcow2ext: exports that are open.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * All connections to an export share its session, and it ends with the last
@@ -24,14 +24,9 @@
  * each idle look tries again.  Every other failure loses changes, and the
  * image is marked as failed before the session goes (see failures.c).
  *
- * A handle is attached to its session by .open and detached by .finalize or
- * .close, whichever comes first: a client that goes during negotiation sees
- * no .finalize, a server that quits calls no .close.
- *
- * Locks: served->lock guards an image's list of sessions and their states;
- * handles_lock the list of handles.  Neither is held while another is taken,
- * nor across I/O, but for locking the image file.  A handle's lock keeps its
- * session from going while a thread of a filter above us uses it.
+ * served->lock guards an image's list of sessions and their states.  No other
+ * lock is taken while it is held, and no I/O happens, but for locking the image
+ * file.
  */
 
 #include "build-config.h"
@@ -42,11 +37,7 @@
 
 #include "base/cleanup.h"
 #include "describe.h"
-#include "images.h"
 #include "sessions.h"
-
-static pthread_mutex_t handles_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct handle *handles;
 
 static void
 set_state (struct session *s, enum session_state state)
@@ -370,85 +361,5 @@ sessions_end (struct served_image *served)
     }
     else if (wait_for_change (s) == SESSION_GONE)
       s = served->sessions;
-  }
-}
-
-static void
-handle_free (struct handle *h)
-{
-  pthread_rwlock_destroy (&h->leaving);
-  free (h);
-}
-
-struct handle *
-handle_open (struct served_image *served, nbdkit_backend *backend,
-             bool readonly, const struct export *export)
-{
-  struct handle *h = calloc (1, sizeof *h);
-
-  if (h == NULL) {
-    nbdkit_error ("calloc: %m");
-    images_put (served);
-    return NULL;
-  }
-  pthread_rwlock_init (&h->leaving, NULL);
-  h->readonly = readonly;
-  h->session = session_get (served, backend, !readonly, export);
-  if (h->session == NULL) {
-    images_put (served);
-    handle_free (h);
-    return NULL;
-  }
-
-  h->image = h->session->open.image;
-  h->is_bitmap = h->session->export.kind == EXPORT_BITMAP;
-
-  LOCK_FOR_SCOPE (&handles_lock);
-  h->next = handles;
-  h->prev = &handles;
-  if (h->next)
-    h->next->prev = &h->next;
-  handles = h;
-  return h;
-}
-
-void
-handle_detach (struct handle *h)
-{
-  struct served_image *served;
-  struct session *s;
-
-  pthread_rwlock_wrlock (&h->leaving);
-  s = h->session;
-  h->session = NULL;
-  pthread_rwlock_unlock (&h->leaving);
-  if (s == NULL)
-    return;
-  served = s->served;
-  session_put (s);
-  images_put (served);
-}
-
-void
-handle_close (struct handle *h)
-{
-  handle_detach (h);
-  {
-    LOCK_FOR_SCOPE (&handles_lock);
-    *h->prev = h->next;
-    if (h->next)
-      h->next->prev = h->prev;
-  }
-  handle_free (h);
-}
-
-void
-handles_free (void)
-{
-  while (handles) {
-    struct handle *h = handles;
-
-    handles = h->next;
-    handle_free (h);
   }
 }

@@ -1,4 +1,4 @@
-/* qcow2ext: exports that are open, and the connections to them.
+/* qcow2ext: exports that are open.
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
@@ -45,16 +45,6 @@ struct session {
                                    was opened */
 };
 
-/* A connection. */
-struct handle {
-  struct session *session;      /* NULL: detached */
-  struct image *image;          /* the session's */
-  bool is_bitmap;               /* to ask session_is_current */
-  bool readonly;                /* the client must not write */
-  pthread_rwlock_t leaving;     /* for writing: while session changes */
-  struct handle *next, **prev;  /* private to sessions.c */
-};
-
 /* Finds the session of an export, or opens one.  Waits for nothing but the
  * opening or closing of this export.  Returns NULL (reported) on failure.
  */
@@ -72,18 +62,6 @@ bool session_is_current (struct session *s, bool of_disk);
  * space for that (reported): then the session stays, and idle looks try again.
  */
 void session_put (struct session *s);
-
-/* A handle is attached to its session by handle_open, which takes the use of
- * the image (see images.h), even if it fails; and detached by
- * handle_detach, which may be called again.  handle_close frees it.
- * handles_free frees those that nbdkit has not closed when the server ends.
- */
-struct handle *handle_open (struct served_image *served,
-                            nbdkit_backend *backend, bool readonly,
-                            const struct export *export);
-void handle_detach (struct handle *h);
-void handle_close (struct handle *h);
-void handles_free (void);
 
 /* Brings the sessions of an image that have changed, but not since the last
  * call, to their final state on disk, and closes those that nobody uses.

@@ -6,12 +6,7 @@
 #define QCOW2EXT_STORE_DIRECT_H
 
 #include "base/store.h"
-
-/* What direct I/O demands, in bytes; powers of two. */
-struct direct_limits {
-  uint32_t block;               /* offset and length are multiples of it */
-  uint32_t memory;              /* the address of the data as well */
-};
+#include "direct-limits.h"
 
 /* Makes a store of which any range can be read and written.  direct gets only
  * aligned requests.  cached leads to the same file through the page cache, and

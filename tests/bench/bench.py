@@ -406,6 +406,8 @@ class Workload:
     """unit is what a value is; for seconds, less is better."""
     unit = "requests/s"
     read_only_servers = False
+    cached = False              # what is served is in the page cache
+    write_small = False
 
     def __init__(self, name, where):
         self.name = name
@@ -431,11 +433,26 @@ class Workload:
         self.started = time.monotonic()
         process = server.serve(image, sock, files.dir)
         try:
+            if self.cached and self.where == "disk":
+                self.fill_cache(sock, process.pid, files, image)
             value, cpu = self.measure(sock, process.pid)
             return value, cpu * 1e6, peak_memory(process.pid)
         finally:
             process.terminate()
             process.wait()
+
+    def fill_cache(self, sock, pid, files, image):
+        """Once the server has opened the files: it may drop what is cached of
+        them then."""
+        self.load(sock, pid, "--op=read", "--count=1")
+        with open(files.path("data.raw" if image.startswith("pair")
+                             else image), "rb+", buffering=0) as f:
+            for at in range(0, os.fstat(f.fileno()).st_size, MiB):
+                data = os.pread(f.fileno(), MiB, at)
+                if self.write_small:
+                    # The first change of a clean page costs the file system
+                    # far more than the next ones: have them all changed.
+                    os.pwrite(f.fileno(), data, at)
 
     def load(self, sock, pid, *args):
         return json.loads(run(opt.load, "--pid=%d" % pid, *args, sock,
@@ -443,6 +460,8 @@ class Workload:
 
 
 class Allocated(Workload):
+    cached = True
+
     def __init__(self, where, kind, op, block, connections):
         super().__init__("%s/%s/%s-%s-%dc" % (
             where, kind, op, "4k" if block == 4096 else "1m", connections),
@@ -462,15 +481,7 @@ class Allocated(Workload):
     def image(self, files, server):
         image, raw = files.encrypted(self.kind) \
             if is_encrypted(self.kind) else files.allocated(self.kind)
-        image = raw if server.name == "file" else image
-        if self.write_small:
-            # The first change of a clean page costs the file system far more
-            # than the next ones: have them all changed.
-            with open(files.path(raw if image.startswith("pair")
-                                 else image), "rb+", buffering=0) as f:
-                for at in range(0, os.fstat(f.fileno()).st_size, MiB):
-                    os.pwrite(f.fileno(), os.pread(f.fileno(), MiB, at), at)
-        return image
+        return raw if server.name == "file" else image
 
     def can(self, server):
         return server.may_decrypt or server.name == "file" \
@@ -513,6 +524,7 @@ class FirstTouch(Workload):
 
 class Compressed(Workload):
     read_only_servers = True
+    cached = True
 
     def __init__(self, kind, depth):
         super().__init__("%s/seq-4k-d%d" % (kind, depth), "disk")
@@ -550,6 +562,7 @@ class Copy(Compressed):
 class CopyInto(Copy):
     """Into a fresh image, compressed by the server."""
     read_only_servers = False
+    cached = False
 
     def __init__(self, kind, one_request):
         super().__init__(kind)

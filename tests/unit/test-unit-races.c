@@ -1473,20 +1473,19 @@ static const struct {
 };
 
 static bool
-kill_mutant (const char *first, bool others)
+kill_mutant (const char *first, bool others, uint64_t limit)
 {
   struct race_cursor at = { 0 };
   struct race race;
 
   while (next_race (&at, &race)) {
     struct search s = {
-      .race = &race, .random = 2 * RANDOM, .flushes_every = 1,
-      .cuts_every = 3
+      .race = &race, .limit = limit, .random = 2 * RANDOM,
+      .flushes_every = 1, .cuts_every = 3
     };
 
     if ((strcmp (race.name, first) == 0) == others)
       continue;
-    s.limit = 10 * LIMIT;
     if (!search_race (&s)) {
       printf ("caught: %-20s by ", qcow2_mutant);
       print_failure (&s);
@@ -1517,8 +1516,12 @@ try_mutants (const char *only)
       bool killed;
 
       qcow2_mutant = mutants[i].name;
-      killed = kill_mutant (mutants[i].first, false)
-        || kill_mutant (mutants[i].first, true);
+      /* Where a few schedules of many show it, those that are left out may
+       * be these.
+       */
+      killed = kill_mutant (mutants[i].first, false, 10 * LIMIT)
+        || kill_mutant (mutants[i].first, false, 0)
+        || kill_mutant (mutants[i].first, true, 10 * LIMIT);
       fflush (stdout);
       _exit (killed ? 0 : 1);
     }

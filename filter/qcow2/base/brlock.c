@@ -10,15 +10,12 @@
 
 static atomic_uint next_thread;
 
-/* Counted from 1: 0 is a thread that has no number yet. */
-static _Thread_local unsigned this_thread;
+_Thread_local unsigned brlock_thread;
 
-unsigned
-thread_slot (void)
+void
+brlock_number_thread (void)
 {
-  if (__builtin_expect (this_thread == 0, 0))
-    this_thread = 1 + atomic_fetch_add (&next_thread, 1) % BRLOCK_SLOTS;
-  return this_thread - 1;
+  brlock_thread = 1 + atomic_fetch_add (&next_thread, 1) % BRLOCK_SLOTS;
 }
 
 void

@@ -26,10 +26,22 @@ struct brlock {
 void brlock_init (struct brlock *lock);
 void brlock_destroy (struct brlock *lock);
 
+/* The number of this thread, counted from 1; 0: it has none yet, and
+ * brlock_number_thread gives it one.
+ */
+extern _Thread_local unsigned brlock_thread;
+void brlock_number_thread (void);
+
 /* A number below BRLOCK_SLOTS that differs between threads as far as that
  * goes.
  */
-unsigned thread_slot (void);
+static inline unsigned
+thread_slot (void)
+{
+  if (__builtin_expect (brlock_thread == 0, 0))
+    brlock_number_thread ();
+  return brlock_thread - 1;
+}
 
 static inline pthread_mutex_t *
 brlock_read (struct brlock *lock)

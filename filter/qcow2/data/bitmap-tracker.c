@@ -255,16 +255,14 @@ record (struct tracker *t, uint64_t count, uint64_t offset)
 }
 
 int
-tracker_change_enter (struct tracker *t, struct epochs *changes,
-                      uint64_t count, uint64_t offset,
-                      struct epoch_ticket *ticket)
+tracker_record_change (struct tracker *t, struct epochs *changes,
+                       uint64_t count, uint64_t offset,
+                       struct epoch_ticket *ticket)
 {
   int r;
 
   for (;;) {
     *ticket = epochs_enter (changes);
-    if (t == NULL)
-      return 0;
     if (t->mark == MARK_SET) {
       record (t, count, offset);
       return 0;

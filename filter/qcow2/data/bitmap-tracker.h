@@ -21,17 +21,37 @@ int tracker_start (struct writer *w, struct tracker **result);
 void tracker_stop (struct tracker *t);
 
 /* Counts a change of a guest range (bytes) as in flight, with the bitmaps
- * marked in use and the change recorded.  t is NULL if no bitmap records.
- * Takes the tracker's lock and does I/O if the bitmaps are not yet marked.
- * Returns 0, or -errno with nothing counted.
+ * marked in use and the change recorded.  Takes the tracker's lock and does I/O
+ * if the bitmaps are not yet marked.  Returns 0, or -errno with nothing
+ * counted.
  */
-int tracker_change_enter (struct tracker *t, struct epochs *changes,
-                          uint64_t count, uint64_t offset,
-                          struct epoch_ticket *ticket);
+int tracker_record_change (struct tracker *t, struct epochs *changes,
+                           uint64_t count, uint64_t offset,
+                           struct epoch_ticket *ticket);
+
+/* Around a change; t is NULL if no bitmap records, and nothing is counted
+ * then: what needs a host cluster to stay counts itself.
+ */
+static inline int
+tracker_change_enter (struct tracker *t, struct epochs *changes,
+                      uint64_t count, uint64_t offset,
+                      struct epoch_ticket *ticket)
+{
+  return t ? tracker_record_change (t, changes, count, offset, ticket) : 0;
+}
+
+static inline void
+tracker_change_leave (struct tracker *t, struct epochs *changes,
+                      struct epoch_ticket ticket)
+{
+  if (t)
+    epochs_leave (changes, ticket);
+}
 
 /* Stores what was recorded and marks the bitmaps as consistent, if no change
  * is under way (else -EBUSY); reads do not matter.  What was written before is
- * durable.  Commits.  t may be NULL.  Returns 0 or -errno (reported, but for -EBUSY).
+ * durable.  Commits.  t may be NULL.  Returns 0 or -errno (reported, but for
+ * -EBUSY).
  */
 int tracker_store (struct tracker *t);
 

@@ -208,6 +208,7 @@ write_packed (const struct batch_write *b, size_t first, size_t count)
 
   while (count > 0) {
     const uint64_t start = b->offset + first * b->size;
+    const struct epoch_ticket ticket = epochs_enter (&w->changes);
     struct range_lock lock;
     size_t done;
     int r;
@@ -215,6 +216,7 @@ write_packed (const struct batch_write *b, size_t first, size_t count)
     range_lock_take (&w->ranges, &lock, start, start + count * b->size);
     r = write_locked (b, first, count, &done);
     range_lock_drop (&w->ranges, &lock);
+    epochs_leave (&w->changes, ticket);
     if (r < 0)
       return r;
     first += done;

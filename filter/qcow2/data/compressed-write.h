@@ -8,8 +8,8 @@
 #include "data/writer.h"
 
 /* Writes whole clusters (the last one may be cut short by the disk's end),
- * each of them compressed if that saves something.  The caller counts as a
- * request under way, and holds no range lock.  0 or -errno.
+ * each of them compressed if that saves something.  The caller holds no range
+ * lock.  0 or -errno.
  */
 int compressed_write (struct writer *w, const uint8_t *data, uint64_t count,
                       uint64_t offset);

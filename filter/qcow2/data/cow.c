@@ -216,6 +216,7 @@ cow_write (struct writer *w, const uint8_t *data, uint64_t count,
   const uint64_t size = layer_cluster_size (layer);
   const uint64_t table_end =
     round_up (offset + 1, size << layer->geo.l2_bits);
+  const struct epoch_ticket ticket = epochs_enter (&w->changes);
   struct cow_write c = { .w = w, .layer = layer, .data_start = offset };
   struct range_lock lock;
   uint64_t start, end;
@@ -243,5 +244,6 @@ cow_write (struct writer *w, const uint8_t *data, uint64_t count,
   place->ops->end (place, &c.place, r, c.fill_is_zero ? c.fill_start : 0,
                    c.fill_is_zero ? c.fill_end : 0);
   range_lock_drop (&w->ranges, &lock);
+  epochs_leave (&w->changes, ticket);
   return r;
 }

@@ -14,10 +14,11 @@
  *   zeroed, some are under way             the range is noted
  *   first write to a part of the range     waits; then the range is forgotten
  *
- * Requests in place count themselves by epochs of their own, so that a request
- * can wait for them while it is itself under way, with its range locked: what
- * it waits for does I/O, and takes no range lock.  The one noted range spans
- * all that were zeroed, so that some wait that need not, once.
+ * Requests in place count themselves by epochs of their own, and those that
+ * change entries by others, so that one of these can wait for all of those with
+ * its range locked: what it waits for does I/O, and takes no range lock.  The
+ * one noted range spans all that were zeroed, so that some wait that need not,
+ * once.
  *
  * The lock is taken after a range lock, with no other but that of the epochs,
  * and is not held during I/O or waiting.

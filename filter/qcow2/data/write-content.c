@@ -70,9 +70,12 @@ write_units (const struct content *c, uint64_t offset, uint64_t end)
   return r;
 }
 
-int
-write_content (struct writer *w, const uint8_t *data, uint64_t count,
-               uint64_t offset)
+/* Writes a guest range whose zeros are to be found, or which is to be
+ * compressed.
+ */
+static int
+write_in_units (struct writer *w, const uint8_t *data, uint64_t count,
+                uint64_t offset)
 {
   const struct layer *layer = w->layer;
   const uint64_t unit = w->encoder ? layer_cluster_size (layer)
@@ -86,8 +89,7 @@ write_content (struct writer *w, const uint8_t *data, uint64_t count,
     c.end == layer->size ? c.end : round_down (c.end, unit);
   int r = 0;
 
-  if ((w->encoder == NULL && w->options.detect_zeroes == DETECT_OFF)
-      || first >= last)
+  if (first >= last)
     return write_range (w, data, count, offset);
   if (offset < first)
     r = write_range (w, data, first - offset, offset);
@@ -96,4 +98,13 @@ write_content (struct writer *w, const uint8_t *data, uint64_t count,
   if (r == 0 && last < c.end)
     r = write_range (w, data + (last - offset), c.end - last, last);
   return r;
+}
+
+int
+write_content (struct writer *w, const uint8_t *data, uint64_t count,
+               uint64_t offset)
+{
+  if (w->encoder == NULL && w->options.detect_zeroes == DETECT_OFF)
+    return write_range (w, data, count, offset);
+  return write_in_units (w, data, count, offset);
 }

@@ -8,8 +8,7 @@
 #include "data/writer.h"
 
 /* Writes a guest range, with zeros and whole clusters treated as the writer's
- * options say.  The caller counts as a request under way, and holds no range
- * lock.  0 or -errno.
+ * options say.  The caller holds no range lock.  0 or -errno.
  */
 int write_content (struct writer *w, const uint8_t *data, uint64_t count,
                    uint64_t offset);

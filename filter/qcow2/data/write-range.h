@@ -7,8 +7,8 @@
 
 #include "data/writer.h"
 
-/* In place where that may be, and otherwise by copying.  The caller counts as
- * a request under way, and holds no range lock.  0 or -errno.
+/* In place where that may be, and otherwise by copying.  The caller holds no
+ * range lock.  0 or -errno.
  */
 int write_range (struct writer *w, const uint8_t *data, uint64_t count,
                  uint64_t offset);

@@ -1,9 +1,9 @@
 /* qcow2ext: writing guest data, zeroing, trimming.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * What all requests share that change the image: they begin, count as under
- * way and are recorded in the bitmaps, try once more if space had run out that
- * was only waiting to be free, and commit if too much waits for that.
+ * What all requests share that change the image: they begin, are recorded in
+ * the bitmaps, try once more if space had run out that was only waiting to be
+ * free, and commit if too much waits for that.
  */
 
 #include "build-config.h"
@@ -55,7 +55,7 @@ commit_if_needed (struct writer *w)
 
 /* Looks for space, because it has run out: a device may have been enlarged, and
  * clusters may be waiting to be free.  Returns whether there was something.
- * The caller is not under way.
+ * The caller is counted in no epoch.
  */
 static bool
 reclaim_space (struct writer *w)
@@ -103,13 +103,13 @@ layer_write (struct layer *layer, const void *buf, size_t count,
   if ((r = begin (layer)) < 0)
     return r;
   do {
-    struct epoch_ticket ticket;
+    struct epoch_ticket ticket = { 0 };
 
     if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = write_content (w, buf, count, offset);
-    epochs_leave (&w->changes, ticket);
+    tracker_change_leave (w->tracker, &w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);
@@ -133,13 +133,13 @@ zero_or_trim (struct layer *layer, struct zero_request *z, uint64_t count,
   if (z->fast && (r = zero_check_fast (z, count, offset)) < 0)
     return r;
   do {
-    struct epoch_ticket ticket;
+    struct epoch_ticket ticket = { 0 };
 
     if ((r = tracker_change_enter (w->tracker, &w->changes, count, offset,
                                    &ticket)) < 0)
       return r;
     r = zero_range (z, count, offset);
-    epochs_leave (&w->changes, ticket);
+    tracker_change_leave (w->tracker, &w->changes, ticket);
   } while (r == -ENOSPC && !tried && (tried = true) && reclaim_space (w));
   if (r == -ENOSPC)
     report_no_space (w);

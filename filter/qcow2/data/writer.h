@@ -43,7 +43,8 @@ struct writer {
   struct layer *layer;
   struct health health;
   struct commit commit;
-  struct epochs changes;        /* requests that change something */
+  struct epochs changes;        /* changes of entries, and, where bitmaps
+                                   record, all requests that change something */
   struct metadata_map metadata;
   struct refcounts counts;
   struct deferred_free frees;

@@ -201,6 +201,7 @@ zero_range (const struct zero_request *z, uint64_t count, uint64_t offset)
   while (count > 0) {
     const uint64_t table_end =
       round_up (offset + 1, size << layer->geo.l2_bits);
+    const struct epoch_ticket ticket = epochs_enter (&w->changes);
     uint64_t n = min64 (count, table_end - offset), done = 0;
     struct range_lock lock;
     struct run run;
@@ -213,6 +214,7 @@ zero_range (const struct zero_request *z, uint64_t count, uint64_t offset)
     mapping_lookup (layer, offset, n, &run);
     r = zero_run (z, &run, offset, &done);
     range_lock_drop (&w->ranges, &lock);
+    epochs_leave (&w->changes, ticket);
 
     if (r == 1)
       r = zero_by_writing (z, done, offset);

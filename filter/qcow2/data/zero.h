@@ -18,7 +18,7 @@ struct zero_request {
 int zero_check_fast (const struct zero_request *z, uint64_t count,
                      uint64_t offset);
 
-/* The caller counts as a request under way.  0 or -errno. */
+/* The caller holds no range lock.  0 or -errno. */
 int zero_range (const struct zero_request *z, uint64_t count,
                 uint64_t offset);
 

@@ -10,13 +10,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
 #include "disk/format.h"
 #include "disk/header.h"
+#include "disk/header-extensions.h"
+#include "disk/table.h"
 #include "base/report.h"
 
 #define bad(fmt, ...)                                                   \
@@ -24,116 +25,10 @@
 #define unsupported(fmt, ...)                                           \
   (report_error ("%s: " fmt, store->name, ##__VA_ARGS__), -ENOTSUP)
 
-int
-header_check_table (const struct store *store, unsigned cluster_bits,
-                    const char *what, uint64_t offset, uint64_t count,
-                    uint64_t size, uint64_t max)
-{
-  uint64_t bytes, end;
-
-  if (__builtin_mul_overflow (count, size, &bytes) || bytes > max)
-    return bad ("the %s is too large (%" PRIu64 " entries, at most %" PRIu64
-                " bytes are allowed)", what, count, max);
-  if (offset & ((UINT64_C (1) << cluster_bits) - 1))
-    return bad ("the %s is not aligned to a cluster (offset 0x%" PRIx64 ")",
-                what, offset);
-  if (__builtin_add_overflow (offset, bytes, &end) || end > INT64_MAX)
-    return bad ("the offset of the %s is out of range (0x%" PRIx64 ")",
-                what, offset);
-  return 0;
-}
-
 unsigned
 header_l2_coverage_bits (const struct header *h)
 {
   return h->cluster_bits + h->cluster_bits - (header_is_extended (h) ? 4 : 3);
-}
-
-/* Copies a string that an image holds.  It need not be terminated there, but
- * some programs count the NULs that pad it.  An empty one is none.
- */
-static int
-copy_name (const struct store *store, const char *what, const void *data,
-           size_t len, size_t max, char **name)
-{
-  const uint8_t *bytes = data;
-
-  while (len > 0 && bytes[len - 1] == 0)
-    len--;
-  if (len == 0)
-    return 0;
-  if (len > max)
-    return bad ("the %s is too long (%zu bytes, at most %zu are allowed)",
-                what, len, max);
-  if (memchr (data, 0, len))
-    return bad ("the %s holds a NUL byte with others behind it", what);
-  if (*name)
-    return bad ("the %s is given twice", what);
-  *name = strndup (data, len);
-  if (*name == NULL)
-    return -ENOMEM;
-  return 0;
-}
-
-static int
-read_bitmaps_extension (const struct store *store, struct header *h,
-                        const void *data, size_t len)
-{
-  struct qcow2_bitmaps_extension ext;
-  int r;
-
-  if (len != sizeof ext)
-    return bad ("the bitmaps extension has an invalid length (%zu)", len);
-  if (h->has_bitmaps)
-    return bad ("the bitmaps extension is given twice");
-  memcpy (&ext, data, sizeof ext);
-
-  h->has_bitmaps = true;
-  h->nb_bitmaps = be32_get (ext.nb_bitmaps);
-  h->bitmap_directory_size = be64_get (ext.directory_size);
-  h->bitmap_directory_offset = be64_get (ext.directory_offset);
-
-  /* Without the autoclear bit somebody who did not know bitmaps has written
-   * to the image since: the extension means nothing then.
-   */
-  if (!(h->autoclear & QCOW2_AUTOCLEAR_BITMAPS))
-    return 0;
-
-  if (be32_get (ext.reserved) != 0)
-    return bad ("the bitmaps extension has a reserved field that is not 0");
-  if (h->nb_bitmaps == 0 || h->nb_bitmaps > QCOW2_MAX_BITMAPS)
-    return bad ("the number of bitmaps is out of range (%" PRIu32
-                ", allowed are 1 to %d)", h->nb_bitmaps, QCOW2_MAX_BITMAPS);
-  if (h->bitmap_directory_size == 0)
-    return bad ("the bitmap directory is empty");
-  r = header_check_table (store, h->cluster_bits, "bitmap directory",
-                          h->bitmap_directory_offset,
-                          h->bitmap_directory_size, 1,
-                          QCOW2_MAX_BITMAP_DIR_BYTES);
-  return r;
-}
-
-static int
-read_crypto_extension (const struct store *store, struct header *h,
-                       const void *data, size_t len)
-{
-  struct qcow2_crypto_extension ext;
-
-  if (!h->encrypted)
-    return bad ("there is an encryption extension, but the image is not "
-                "encrypted with LUKS");
-  if (len != sizeof ext)
-    return bad ("the encryption extension has an invalid length (%zu)", len);
-  if (h->crypto_length)
-    return bad ("the encryption extension is given twice");
-  memcpy (&ext, data, sizeof ext);
-  h->crypto_offset = be64_get (ext.offset);
-  h->crypto_length = be64_get (ext.length);
-  if (h->crypto_offset == 0 || h->crypto_length == 0)
-    return bad ("the LUKS header overlaps the header, or is empty");
-  return header_check_table (store, h->cluster_bits, "LUKS header",
-                             h->crypto_offset, h->crypto_length, 1,
-                             QCOW2_MAX_CRYPTO_BYTES);
 }
 
 /* Finds the name of an incompatible feature in the feature name table.
@@ -166,63 +61,6 @@ refuse_unknown_features (const struct store *store, uint64_t unknown,
                         "%s (incompatible feature bit %u)", name, bit);
   return unsupported ("the image uses a feature that is not supported: "
                       "incompatible feature bit %u (unknown)", bit);
-}
-
-/* Walks the extensions in data[pos..end), all of which has been read.  A
- * feature name table is returned for use in messages.
- */
-static int
-read_extensions (const struct store *store, struct header *h,
-                 const uint8_t *data, size_t pos, size_t end,
-                 const uint8_t **names, size_t *names_len)
-{
-  *names = NULL;
-  *names_len = 0;
-
-  while (end - pos >= sizeof (struct qcow2_extension)) {
-    struct qcow2_extension ext;
-    uint32_t type, len;
-    int r = 0;
-
-    memcpy (&ext, data + pos, sizeof ext);
-    type = be32_get (ext.type);
-    len = be32_get (ext.length);
-    pos += sizeof ext;
-    if (type == QCOW2_EXT_END)
-      break;
-    if (len > end - pos)
-      return bad ("the header extension 0x%08" PRIx32 " is too long (%" PRIu32
-                  " bytes where %zu are left)", type, len, end - pos);
-
-    switch (type) {
-    case QCOW2_EXT_BACKING_FORMAT:
-      r = copy_name (store, "backing format name", data + pos, len,
-                     QCOW2_MAX_FORMAT_NAME, &h->backing_format);
-      break;
-    case QCOW2_EXT_DATA_FILE:
-      r = copy_name (store, "name of the external data file", data + pos, len,
-                     QCOW2_MAX_NAME, &h->data_file);
-      break;
-    case QCOW2_EXT_BITMAPS:
-      r = read_bitmaps_extension (store, h, data + pos, len);
-      break;
-    case QCOW2_EXT_CRYPTO:
-      r = read_crypto_extension (store, h, data + pos, len);
-      break;
-    case QCOW2_EXT_FEATURE_NAMES:
-      *names = data + pos;
-      *names_len = len;
-      break;
-    }
-    if (r < 0)
-      return r;
-
-    /* The padding of the last extension may be missing. */
-    if (end - pos - len < (-len & 7))
-      break;
-    pos += len + (-len & 7);
-  }
-  return 0;
 }
 
 static int
@@ -275,8 +113,8 @@ check_tables (const struct store *store, const struct header *h)
   if (h->size > INT64_MAX)
     return bad ("the virtual size is out of range (%" PRIu64 ")", h->size);
 
-  r = header_check_table (store, bits, "L1 table", h->l1_offset,
-                          h->l1_entries, sizeof (be64), QCOW2_MAX_L1_BYTES);
+  r = table_check_place (store, bits, "L1 table", h->l1_offset,
+                         h->l1_entries, sizeof (be64), QCOW2_MAX_L1_BYTES);
   if (r < 0)
     return r;
   needed = (h->size >> coverage)
@@ -289,19 +127,19 @@ check_tables (const struct store *store, const struct header *h)
 
   if (h->reftable_clusters == 0)
     return bad ("the image has no refcount table");
-  r = header_check_table (store, bits, "refcount table", h->reftable_offset,
-                          (uint64_t) h->reftable_clusters << bits, 1,
-                          QCOW2_MAX_REFTABLE_BYTES);
+  r = table_check_place (store, bits, "refcount table", h->reftable_offset,
+                         (uint64_t) h->reftable_clusters << bits, 1,
+                         QCOW2_MAX_REFTABLE_BYTES);
   if (r < 0)
     return r;
   if (h->reftable_offset == 0)
     return bad ("the refcount table overlaps the header");
 
-  return header_check_table (store, bits, "snapshot table",
-                             h->snapshots_offset, h->nb_snapshots,
-                             sizeof (struct qcow2_snapshot),
-                             QCOW2_MAX_SNAPSHOTS
-                             * sizeof (struct qcow2_snapshot));
+  return table_check_place (store, bits, "snapshot table",
+                            h->snapshots_offset, h->nb_snapshots,
+                            sizeof (struct qcow2_snapshot),
+                            QCOW2_MAX_SNAPSHOTS
+                            * sizeof (struct qcow2_snapshot));
 }
 
 /* What the features say together. */
@@ -415,8 +253,8 @@ read_variable (struct store *store, const struct qcow2_header *disk,
     return bad ("the backing file name overlaps the header");
   ext_end = backing_offset && backing_offset < len ? backing_offset : len;
 
-  r = read_extensions (store, h, cluster, h->header_length, ext_end,
-                       &names, &names_len);
+  r = header_read_extensions (store, h, cluster, h->header_length, ext_end,
+                              &names, &names_len);
   /* An image of the future may have extensions that look wrong to us: the
    * unknown feature is the better message.
    */
@@ -430,8 +268,9 @@ read_variable (struct store *store, const struct qcow2_header *disk,
       return bad ("the backing file name does not fit into the first cluster");
     if (backing_offset + backing_size > len)
       return bad ("the backing file name is cut short by the end of the file");
-    r = copy_name (store, "backing file name", cluster + backing_offset,
-                   backing_size, QCOW2_MAX_NAME, &h->backing_file);
+    r = header_copy_name (store, "backing file name",
+                          cluster + backing_offset, backing_size,
+                          QCOW2_MAX_NAME, &h->backing_file);
   }
   return r;
 }

@@ -58,14 +58,6 @@ void header_free (struct header *h);
 /* Bytes of guest disk that one L2 table describes, as a power of two. */
 unsigned header_l2_coverage_bits (const struct header *h);
 
-/* Checks that a table of count entries of size bytes each, of at most max
- * bytes, may lie at offset: aligned to a cluster and within int64_t.  "what"
- * names the table in the message.  Returns 0 or -EINVAL.
- */
-int header_check_table (const struct store *store, unsigned cluster_bits,
-                        const char *what, uint64_t offset, uint64_t count,
-                        uint64_t size, uint64_t max);
-
 static inline bool
 header_has_data_file (const struct header *h)
 {

@@ -1,20 +1,44 @@
-/* qcow2ext: tables of 64-bit entries as they lie on disk.
+/* qcow2ext: tables as they lie on disk.
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
 #include "build-config.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/bits.h"
 #include "base/cleanup.h"
 #include "base/is-zero.h"
+#include "base/report.h"
 #include "disk/table.h"
 
 /* How much of a table is looked at in one go, in bytes. */
 #define CHUNK 65536
+
+#define bad(fmt, ...)                                                   \
+  (report_error ("%s: " fmt, store->name, ##__VA_ARGS__), -EINVAL)
+
+int
+table_check_place (const struct store *store, unsigned cluster_bits,
+                   const char *what, uint64_t offset, uint64_t count,
+                   uint64_t size, uint64_t max)
+{
+  uint64_t bytes, end;
+
+  if (__builtin_mul_overflow (count, size, &bytes) || bytes > max)
+    return bad ("the %s is too large (%" PRIu64 " entries, at most %" PRIu64
+                " bytes are allowed)", what, count, max);
+  if (offset & ((UINT64_C (1) << cluster_bits) - 1))
+    return bad ("the %s is not aligned to a cluster (offset 0x%" PRIx64 ")",
+                what, offset);
+  if (__builtin_add_overflow (offset, bytes, &end) || end > INT64_MAX)
+    return bad ("the offset of the %s is out of range (0x%" PRIx64 ")",
+                what, offset);
+  return 0;
+}
 
 int
 table_read (struct store *file, uint64_t offset, uint64_t entries,

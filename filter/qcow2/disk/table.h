@@ -1,4 +1,4 @@
-/* qcow2ext: tables of 64-bit entries as they lie on disk.
+/* qcow2ext: tables as they lie on disk.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * L1 tables, refcount tables and the tables of bitmaps are arrays of
@@ -14,6 +14,15 @@
 
 #include "base/store.h"
 #include "disk/format.h"
+
+/* Checks that a table of count entries of size bytes each, of at most max
+ * bytes, may lie at offset: aligned to a cluster and within int64_t.  "what"
+ * names the table in the message.  Returns 0 or -EINVAL
+ * (reported).
+ */
+int table_check_place (const struct store *store, unsigned cluster_bits,
+                       const char *what, uint64_t offset, uint64_t count,
+                       uint64_t size, uint64_t max);
 
 /* Reads a table of so many entries at offset (bytes) of the file.  What lies
  * past the end of the file reads as 0; pages that hold nothing take no memory.

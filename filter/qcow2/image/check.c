@@ -19,6 +19,7 @@
 #include "base/cleanup.h"
 #include "disk/l2-entry.h"
 #include "disk/metadata-walk.h"
+#include "disk/refcount.h"
 #include "disk/table.h"
 #include "image/check.h"
 #include "space/refcounts.h"

@@ -75,9 +75,9 @@ open_snapshot (struct layer *layer, const char *wanted)
                   "snapshots", store->name);
     return -ENOTSUP;
   }
-  r = header_check_table (store, layer->geo.cluster_bits, "snapshot's L1 table",
-                          s->l1_offset, s->l1_entries, sizeof (be64),
-                          QCOW2_MAX_L1_BYTES);
+  r = table_check_place (store, layer->geo.cluster_bits, "snapshot's L1 table",
+                         s->l1_offset, s->l1_entries, sizeof (be64),
+                         QCOW2_MAX_L1_BYTES);
   if (r < 0)
     return r;
   if (s->disk_size > INT64_MAX

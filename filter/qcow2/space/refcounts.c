@@ -10,30 +10,13 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "disk/refcount.h"
 #include "space/refcounts.h"
 
 /* Bytes of clean refcount blocks that stay in memory. */
 #define REFBLOCK_CACHE (UINT64_C (8) << 20)
 
 /* --- counts within a block --- */
-
-uint64_t
-refcount_decode (const void *block, unsigned order, uint64_t index)
-{
-  switch (order) {
-  case 6: return be64_get (((const be64 *) block)[index]);
-  case 5: return be32_get (((const be32 *) block)[index]);
-  case 4: return be16_get (((const be16 *) block)[index]);
-  case 3: return ((const uint8_t *) block)[index];
-  default: {
-    const unsigned per_byte = 8 >> order;
-    const unsigned shift = (index % per_byte) << order;
-
-    return ((const uint8_t *) block)[index / per_byte] >> shift
-      & ((1U << (1 << order)) - 1);
-  }
-  }
-}
 
 uint64_t
 refblock_get (const struct refcounts *rc, const struct refblock *b,
@@ -47,22 +30,8 @@ refblock_put (const struct refcounts *rc, struct refblock *b, uint64_t index,
               uint64_t count)
 {
   const unsigned order = rc->header->refcount_order;
-  void *data = b->data;
 
-  switch (order) {
-  case 6: ((be64 *) data)[index] = be64_make (count); break;
-  case 5: ((be32 *) data)[index] = be32_make (count); break;
-  case 4: ((be16 *) data)[index] = be16_make (count); break;
-  case 3: b->data[index] = count; break;
-  default: {
-    const unsigned per_byte = 8 >> order;
-    const unsigned shift = (index % per_byte) << order;
-    const unsigned mask = ((1U << (1 << order)) - 1) << shift;
-    uint8_t *p = &b->data[index / per_byte];
-
-    *p = (*p & ~mask) | count << shift;
-  }
-  }
+  refcount_encode (b->data, order, index, count);
   set_bit (b->dirty, (index << order) / 8 / QCOW2_SECTOR_SIZE);
 }
 

@@ -86,8 +86,7 @@ int refcounts_check_used (struct refcounts *rc, uint64_t offset,
                           uint64_t length);
 
 /* Takes one reference from each cluster of a host range (bytes).  Closes the
- * cursor there.  0 or -errno,
- * and then none was taken, or writing has ended.
+ * cursor there.  0 or -errno, and then none was taken, or writing has ended.
  */
 int refcounts_drop (struct refcounts *rc, uint64_t offset, uint64_t length);
 
@@ -106,9 +105,6 @@ int refcounts_repair (struct refcounts *rc, const uint32_t *counts,
 
 /* Drops clean blocks if there are many.  A block that the caller has may go. */
 void refcounts_trim_cache (struct refcounts *rc);
-
-/* A count in a refcount block of 1 << order bits a count. */
-uint64_t refcount_decode (const void *block, unsigned order, uint64_t index);
 
 /* For commit; these take the space lock. */
 struct commit_source refcounts_source (struct refcounts *rc);
