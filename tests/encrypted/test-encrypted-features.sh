@@ -4,15 +4,9 @@
 # makes the disk larger where we have written its end; extents.
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
-# shellcheck source=tests/lib/reading.sh
-source "$lib/reading.sh"
-# shellcheck source=tests/lib/writing.sh
-source "$lib/writing.sh"
 # shellcheck source=tests/lib/encrypted.sh
 source "$lib/encrypted.sh"
-requires qemu-img --version
 requires_nbd_module
-cd "$tmp"
 
 # same: what QEMU reads, and we.
 same_both ()

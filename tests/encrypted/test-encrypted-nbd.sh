@@ -3,16 +3,10 @@
 # ciphertext, which QEMU can read.
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
-# shellcheck source=tests/lib/reading.sh
-source "$lib/reading.sh"
-# shellcheck source=tests/lib/writing.sh
-source "$lib/writing.sh"
 # shellcheck source=tests/lib/encrypted.sh
 source "$lib/encrypted.sh"
-requires qemu-img --version
 requires_nbd_module
 requires_libnbd
-cd "$tmp"
 
 size=$(size_for 65536)
 for cipher in "$xts256" "$cbc128"; do

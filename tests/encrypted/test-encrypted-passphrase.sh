@@ -3,13 +3,9 @@
 # the key is searched for once, and locked in memory, with no privileges.
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
-# shellcheck source=tests/lib/reading.sh
-source "$lib/reading.sh"
 # shellcheck source=tests/lib/encrypted.sh
 source "$lib/encrypted.sh"
-requires qemu-img --version
 requires_nbd_module
-cd "$tmp"
 
 new_encrypted "$xts256" x.qcow2 1M
 encrypted_io 'write -P 0x5a 0 64k' 'write -P 0x3c 512k 1k'

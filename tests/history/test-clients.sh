@@ -13,11 +13,11 @@ if [ "${QCOW2EXT_TEST_LONG:-0}" -gt 0 ]; then
     exit
 fi
 "$PYTHON" "$srcdir/history/clients.py" --self-test
-seconds=40
+seconds=20
 [ "${QCOW2EXT_TEST_SHORT:-}" ] || seconds=110
 "${clients[@]}" --seed 1 --seconds $seconds --lies
 # Our server, and the one with the data, stop for moments, as on a busy machine.
-"${clients[@]}" --seed 1000 --seconds $((seconds / 4)) --stutter
+"${clients[@]}" --seed 1000 --seconds $((seconds / 2)) --stutter
 # A data server that lies about flushes.
 ! "${clients[@]}" --seed 1 --rounds 4 --kind far-raw --far-cache unsafe \
     > "$tmp/lying" || fail "a lying data server was not noticed"

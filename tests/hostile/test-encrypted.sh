@@ -4,12 +4,8 @@
 # phrase in any message.
 # shellcheck source=tests/lib/functions.sh
 source "$(dirname "$0")/../lib/functions.sh"
-# shellcheck source=tests/lib/reading.sh
-source "$lib/reading.sh"
 # shellcheck source=tests/lib/encrypted.sh
 source "$lib/encrypted.sh"
-requires qemu-img --version
-cd "$tmp"
 
 new_encrypted "$xts256" luks.qcow2 1M
 

@@ -1,9 +1,17 @@
-# shellcheck shell=bash disable=SC2154,SC2034
-# What the tests of encrypted images share; sourced after functions.sh and,
-# where something is written, writing.sh, some of whose functions it replaces:
-# QEMU needs the pass phrase for most of what it does with such an image.
+# shellcheck shell=bash disable=SC2154,SC2034,SC2120,SC2119
+# What the tests of encrypted images share; sourced after functions.sh.  They
+# work in $tmp.  Some functions of writing.sh are replaced: QEMU needs the pass
+# phrase for most of what it does with such an image.
 
+# shellcheck source=tests/lib/reading.sh
+source "$lib/reading.sh"
+# shellcheck source=tests/lib/writing.sh
+source "$lib/writing.sh"
+
+requires qemu-img --version
 requires grep -q '^#define HAVE_LIBGCRYPT 1' "$abs_top_builddir/build-config.h"
+
+cd "$tmp" || exit
 
 phrase='correct horse'
 printf %s "$phrase" > "$tmp/phrase"
@@ -140,4 +148,26 @@ stress_encrypted ()
     as_raw x.qcow2 model.raw
     served 'check_disk "$uri" model.raw --connections 4 --reads 40' \
            file x.qcow2 "${nbdkit_args[@]}"
+}
+
+# stress_all_ciphers FUNCTION CLUSTERS...: calls FUNCTION with each cipher and cluster
+# size, in $cipher and $cluster, and the size of a disk that goes with them, in
+# $size.  In short, each cipher has one of the sizes.
+
+stress_all_ciphers ()
+{
+    local fn=$1 cipher cluster size nr=0 at
+    shift
+    stress_ops=$((stress_ops / 3))
+    for cipher in "$xts256" "$xts128" "$cbc256" "$cbc128"; do
+        at=0
+        for cluster; do
+            size=$(size_for "$cluster")
+            if [ -z "$QCOW2EXT_TEST_SHORT" ] || [ $at -eq $((nr % $#)) ]; then
+                "$fn"
+            fi
+            at=$((at + 1))
+        done
+        nr=$((nr + 1))
+    done
 }

@@ -313,3 +313,13 @@ scribble ()
               --size "$3" |
         qemu-io -f qcow2 -d unmap "${4:-x.qcow2}" > /dev/null
 }
+
+# mount_small SIZE: a file system of that size, in $tmp/small.
+
+mount_small ()
+{
+    mkdir "$tmp/small"
+    requires unshare -m mount -t tmpfs -o "size=$1" none "$tmp/small"
+    mount -t tmpfs -o "size=$1" none "$tmp/small"
+    cleanup_fn umount "$tmp/small"
+}

@@ -9,10 +9,7 @@ requires_libnbd
 requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
-mkdir small
-requires unshare -m mount -t tmpfs -o size=2m none small
-mount -t tmpfs -o size=2m none small
-cleanup_fn umount small
+mount_small 2m
 
 cat > fill.py <<'END'
 import errno, nbd, sys
