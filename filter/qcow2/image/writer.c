@@ -214,7 +214,8 @@ layer_flush (struct layer *layer)
   struct writer *w = layer->writer;
   int r;
 
-  if (w == NULL || w->start_error == -EROFS)
+  /* start_error may be looked at when started is set, and not before. */
+  if (w == NULL || (w->started && w->start_error == -EROFS))
     return 0;
   if (w->inherited && (r = flush_inherited (w)) < 0)
     return r;
