@@ -17,8 +17,8 @@ static const char *const flush_failed[] = {
   [FLUSH_GROWTH] = "flushing new refcounts failed",
   [FLUSH_BITMAPS] = "flushing the bitmaps failed",
   [FLUSH_REPAIR] = "flushing the repaired refcounts failed",
-  [FLUSH_INHERITED] = "the first flush failed, so what was written before the "
-    "server was started may be lost",
+  [FLUSH_INHERITED] =
+    "the first flush failed, so what an earlier server wrote may be lost",
 };
 
 int
