@@ -204,6 +204,9 @@ after ()
         'Disk and bitmaps side by side/2')
             cmp full.raw want.raw
             stop_servers ;;
+        'Disk and bitmaps side by side/3')
+            grep -Eq '^ +20971520 +3145728 +1' out
+            stop_servers ;;
         'An encrypted image/1') grep -q LUKS vm4.qcow2 ;;
         'An encrypted image/2')
             ! cmp -s -n 65536 vm4.qcow2 guest.raw || fail "it is not encrypted"
@@ -276,6 +279,7 @@ run ()
     command=${command//S3 bucket=vms key=vm1.raw/file vm1.raw}
     command=${command//\/run\/vm1-data.pid/pids/qemu}
     command=${command//\/run\/golden.pid/$tmp/pids/qemu-nbd}
+    command=${command//\/run\/vm1-qemu.pid/$tmp/pids/qemu-nbd}
     command=${command//\/run\//$tmp/}
     case $title/$command in
         "The kernel's client"/* | *nbds:* | */dev/VG/* | *S3\ * | *vddk*)
