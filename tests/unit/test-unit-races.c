@@ -1462,7 +1462,7 @@ static const struct {
     "a cluster counts as a hole although a late write in place has ended" },
   { "late_write", "write-zero-write",
     "the next to write to a zeroed cluster does not wait for writes in place" },
-  { "discard_late", "read-reallocate",
+  { "discard_late", "trim-flush-allocate",
     "space is given back after it is free to be used again" },
   { "no_data_flush", "flush-flush",
     "a commit does not flush guest data before pointers" },
@@ -1520,8 +1520,8 @@ try_mutants (const char *only)
        * be these.
        */
       killed = kill_mutant (mutants[i].first, false, 10 * LIMIT)
-        || kill_mutant (mutants[i].first, false, 0)
-        || kill_mutant (mutants[i].first, true, 10 * LIMIT);
+        || kill_mutant (mutants[i].first, true, 10 * LIMIT)
+        || kill_mutant (mutants[i].first, false, 0);
       fflush (stdout);
       _exit (killed ? 0 : 1);
     }
