@@ -116,8 +116,7 @@ main (int argc, char *argv[])
       small.spec.size = b->spec.size / 2;
     hostile_make (&small, file);
     size = fuzz_seed (&small, &file[MEMORY_IMAGE], input, sizeof input);
-    for (unsigned i = 0; i < MEMORY_FILES; i++)
-      memory_file_free (&file[i]);
+    memory_files_free (file);
     if (size == 0)
       continue;
     seeds++;

@@ -656,10 +656,8 @@ world_free (struct world *w)
   free (w->initial);
   free (w->flushed);
   free_bitmaps (w->bitmaps, MAKER_BITMAPS);
-  for (unsigned i = 0; i < MEMORY_FILES; i++) {
-    memory_file_free (&w->start[i]);
-    memory_file_free (&w->live[i]);
-  }
+  memory_files_free (w->start);
+  memory_files_free (w->live);
   memory_log_clear (&w->log);
   pthread_mutex_destroy (&w->lock);
   memset (w, 0, sizeof *w);
@@ -1879,8 +1877,7 @@ crash_run (const struct workload *workload,
 
   for (unsigned i = 0; i < 2; i++)
     memory_file_free (&e.base[i]);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&e.state[i]);
+  memory_files_free (e.state);
   free (e.open);
   free (e.choice);
   free (e.guest);

@@ -136,8 +136,7 @@ hostile_make (const struct hostile_base *base, struct memory_file *file)
 
   if (guest == NULL)
     abort ();
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   make_image (&base->spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
               &file[MEMORY_BACKING], guest);
   if (base->bitmaps)

@@ -61,6 +61,13 @@ memory_file_free (struct memory_file *f)
   memset (f, 0, sizeof *f);
 }
 
+void
+memory_files_free (struct memory_file file[MEMORY_FILES])
+{
+  for (unsigned i = 0; i < MEMORY_FILES; i++)
+    memory_file_free (&file[i]);
+}
+
 static void
 make_room (struct memory_file *f, uint64_t size)
 {

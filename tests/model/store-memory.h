@@ -98,6 +98,7 @@ void memory_log_clear (struct memory_log *log);
 size_t memory_log_count (struct memory_log *log);
 
 void memory_file_free (struct memory_file *f);
+void memory_files_free (struct memory_file file[MEMORY_FILES]);
 void memory_file_resize (struct memory_file *f, uint64_t size);
 void memory_file_copy (struct memory_file *to, const struct memory_file *from);
 void memory_file_write (struct memory_file *f, const void *data,

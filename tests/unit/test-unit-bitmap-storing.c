@@ -110,8 +110,7 @@ run (const char *name)
 
   log.hook = NULL;
   image_close (image);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   memory_log_clear (&log);
   free (disk);
 }
@@ -160,8 +159,7 @@ run_full (void)
   crash_quiet ();
 
   image_close (image);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   memory_log_clear (&log);
   free (disk);
 }

@@ -142,8 +142,7 @@ run (const struct image_spec *spec)
   byte_allocator_give_back (rc, live, lives);
   CHECK (health_ok (rc->health));
   image_close (image);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   free (guest);
 }
 

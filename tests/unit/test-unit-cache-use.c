@@ -104,8 +104,7 @@ test_tables (bool external)
     CHECK (at_once <= limit);
   image_close (image);
   memory_log_clear (&log);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   free (guest);
 }
 

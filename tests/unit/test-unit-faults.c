@@ -158,8 +158,7 @@ open_all (const struct image_spec *spec, int kind)
     }
     total.faults += met;
     runs++;
-    for (unsigned i = 0; i < MEMORY_FILES; i++)
-      memory_file_free (&file[i]);
+    memory_files_free (file);
     memory_log_clear (&log);
     free (guest);
     if (met == 0 || time_is_over ())

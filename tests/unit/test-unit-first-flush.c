@@ -51,8 +51,7 @@ run (const char *name, bool write)
     failures++;
   }
   image_close (image);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   memory_log_clear (&log);
   free (disk);
 }

@@ -242,8 +242,7 @@ use (const struct way *way)
   opened += run.opened;
   written += run.could_write;
   still_sound += run.sound;
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
 }
 
 /* ---------------------------------------------------------------------
@@ -774,10 +773,8 @@ main (int argc, char *argv[])
     length_lies ();
   }
   walker_free (&at);
-  for (unsigned i = 0; i < MEMORY_FILES; i++) {
-    memory_file_free (&sound[i]);
-    memory_file_free (&lying[i]);
-  }
+  memory_files_free (sound);
+  memory_files_free (lying);
   if (listing)
     return 0;
   printf ("%u lies, each in %zu ways: %u sessions, %u of them opened, %u "

@@ -85,8 +85,7 @@ run (void)
   CHECK (r == -EIO);
   CHECK (image_read (image, sector, sizeof sector, REACH) == -EIO);
   image_close (image);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   free (guest);
 }
 

@@ -97,8 +97,7 @@ run (const char *name, uint64_t guest_cluster, bool shared)
 
   image_close (image);
   memory_file_free (&before);
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   memory_log_clear (&log);
   free (disk);
 }

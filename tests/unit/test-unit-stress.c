@@ -256,8 +256,7 @@ run (const struct image_spec *spec, uint64_t seed)
   if (!s.failed)
     check_end (&s, &files, leaks);
 
-  for (unsigned i = 0; i < MEMORY_FILES; i++)
-    memory_file_free (&file[i]);
+  memory_files_free (file);
   free (s.owner);
   free (s.initial);
   free (s.model);
