@@ -690,7 +690,8 @@ failed_flush (struct builder *b, unsigned variant)
 }
 
 /* The nth write fails, though it has perhaps come to be; life goes on.  If
- * there is no space for the session's first changes, they are tried again.
+ * there is no space for the session's first changes, they are tried again, at
+ * once: the first flush would cover what the failed attempt has left.
  */
 static bool
 failed_write (struct builder *b, unsigned variant)
@@ -700,6 +701,8 @@ failed_write (struct builder *b, unsigned variant)
   if (variant >= 2 * 12 + 6)
     return false;
   add (b, WRITE, 0, 2 * c);
+  if (variant >= 2 * 12)
+    add (b, WRITE, 0, 2 * c);
   flush (b);
   add (b, WRITE, 4 * c, 2 * c);
   flush (b);
