@@ -26,6 +26,7 @@ struct config config = {
   .image_fd = -1,
   .l2_cache_size = 32 * MIB,
   .decoded_cache_size = 16 * MIB,
+  .read_ahead_size = 16 * MIB,
   .lock = true,
 };
 
@@ -367,6 +368,8 @@ config_parse (const char *key, const char *value)
     return parse_size (key, value, &config.l2_cache_size);
   if (strcmp (key, "qcow2ext-decoded-cache-size") == 0)
     return parse_size (key, value, &config.decoded_cache_size);
+  if (strcmp (key, "qcow2ext-read-ahead-size") == 0)
+    return parse_size (key, value, &config.read_ahead_size);
 
   nbdkit_error ("unknown parameter '%s' (nbdkit --help --filter=qcow2ext "
                 "lists those that exist)", key);

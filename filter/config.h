@@ -37,6 +37,7 @@ struct config {
   bool all_exports;             /* snapshots and bitmaps are exports, too */
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
+  size_t read_ahead_size;       /* bytes, for each store that is far away */
   char **bitmaps;               /* names */
   size_t nr_bitmaps;
   bool bitmap_chain;            /* those of lower layers, too */
@@ -44,6 +45,8 @@ struct config {
   bool lock;                    /* lock the image and its data file */
   bool trust_below;             /* write a pair without the proof */
   struct write_options write;   /* what becomes of what is written */
+  struct crew *crew;            /* as many threads as there are processors */
+  struct crew *waiters;         /* threads that wait for what is far away */
   bool direct;                  /* past the page cache */
   int advice;                   /* the file plugin's fadvise=, as
                                    posix_fadvise takes it */
@@ -96,6 +99,8 @@ void config_free (void);
   "                                  past the page cache (default false).\n" \
   "qcow2ext-l2-cache-size=<SIZE>     Memory for L2 tables (default 32M).\n" \
   "qcow2ext-decoded-cache-size=<SIZE> Memory for decompressed clusters\n" \
-  "                                  (default 16M)."
+  "                                  (default 16M).\n"                \
+  "qcow2ext-read-ahead-size=<SIZE>   Memory for reading ahead of clients where\n" \
+  "                                  an image is far away (default 16M)."
 
 #endif /* QCOW2EXT_CONFIG_H */

@@ -32,6 +32,11 @@
 /* nbdkit -D qcow2ext.verbose=1 */
 NBDKIT_DLL_PUBLIC int qcow2ext_debug_verbose = 0;
 
+/* Threads that wait for what is far away: more gain little, for even a slow
+ * answer comes in some milliseconds.
+ */
+#define WAITERS 15
+
 static unsigned loaded;
 
 static void
@@ -69,7 +74,8 @@ qcow2ext_unload (void)
   images_free ();
   failures_free ();
   directory_close ();
-  crew_free (config.write.crew);
+  crew_free (config.crew);
+  crew_free (config.waiters);
   config_free ();
 }
 
@@ -94,9 +100,9 @@ qcow2ext_config_complete (nbdkit_next_config_complete *next,
   }
   if (config_check () == -1)
     return -1;
-  /* Without one, what is written is compressed all the same. */
-  if (config.write.compress)
-    config.write.crew = crew_new (0);
+  /* Without them the same is done, only slower. */
+  config.crew = crew_new (0);
+  config.waiters = crew_new (WAITERS);
   return next (nxdata);
 }
 

@@ -151,6 +151,8 @@ open_image (struct served_image *served, struct store *store,
              && (purpose->export.kind == EXPORT_DISK
                  || config.nr_bitmaps),
     .write = config.write,
+    .crew = config.crew,
+    .waiters = config.waiters,
     .want_data_file = config.data_file != NULL,
     .want_encryption = encryption_has_passphrase (),
     .warn = !served->warned,

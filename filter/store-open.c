@@ -17,6 +17,7 @@
 #include "config.h"
 #include "disk/format.h"
 #include "image-lock.h"
+#include "store-ahead.h"
 #include "store-direct.h"
 #include "store-file.h"
 #include "store-nbd.h"
@@ -88,8 +89,19 @@ open_nbd (const struct named_files *files, const char *uri, bool writable,
           struct store **store)
 {
 #ifdef HAVE_LIBNBD
-  return files->connect ? store_nbd_open (uri, writable, store)
-                        : store_nbd_placeholder (uri, store);
+  int r;
+
+  if (!files->connect)
+    return store_nbd_placeholder (uri, store);
+  if ((r = store_nbd_open (uri, writable, store)) < 0)
+    return r;
+  *store = store_ahead_new (*store, config.read_ahead_size, false);
+  if (*store == NULL) {
+    report_error ("%s: %s", uri, strerror (errno));
+    return -ENOMEM;
+  }
+  (*store)->far = true;
+  return 0;
 #else
   (void) files, (void) uri, (void) writable, (void) store;
   return -ENOTSUP;              /* location.c has refused it */

@@ -30,6 +30,7 @@
 #include "config.h"
 #include "directory.h"
 #include "path-proof.h"
+#include "store-ahead.h"
 #include "store-below.h"
 #include "store-direct.h"
 #include "store-file.h"
@@ -155,6 +156,18 @@ static const struct store_ops switch_ops = {
   .close = switch_close,
 };
 
+/* Without a file of our own it may be anywhere. */
+static int
+be_far (struct store_switch *s)
+{
+  s->store.far = true;
+  s->below = store_ahead_new (s->below, config.read_ahead_size,
+                              s->path.serialize);
+  if (s->below == NULL)
+    nbdkit_error ("%s: %m", s->store.name);
+  return s->below ? 0 : -1;
+}
+
 /* Opens what is below, to stay open, and sees whether it is our own file. */
 static int
 open_below (struct store_switch *s, int readonly)
@@ -169,7 +182,7 @@ open_below (struct store_switch *s, int readonly)
   s->store.readonly = s->below->readonly;
   store_get_size (s->below, &s->path.size); /* it keeps what it was */
   if (s->own == NULL)
-    return 0;
+    return be_far (s);
   r = path_looks_clear (s->below, s->own);
   if (r < 0) {
     nbdkit_error ("%s: the file cannot be read: %s", s->store.name,
@@ -179,6 +192,7 @@ open_below (struct store_switch *s, int readonly)
   if (r == 0) {
     store_close (s->own);
     s->own = NULL;
+    return be_far (s);
   }
   return 0;
 }

@@ -10,6 +10,7 @@ cd "$tmp"
 mkimage x.qcow2 --data 0=7
 for p in qcow2ext-l2-cache-size=1x qcow2ext-l2-cache-size=-1 \
          qcow2ext-l2-cache-size= qcow2ext-decoded-cache-size=pear \
+         qcow2ext-read-ahead-size=-1 \
          qcow2ext-exports=maybe qcow2ext-backing-format=vmdk \
          qcow2ext-backing-format= qcow2ext-data-file= qcow2ext-snapshot= \
          qcow2ext-backing-file= qcow2ext-allow=; do
@@ -31,6 +32,7 @@ refused 'exports=all and qcow2ext-bitmap= exclude' file x.qcow2 \
 
 accepted file x.qcow2 qcow2ext-l2-cache-size=64K \
          qcow2ext-decoded-cache-size=1M qcow2ext-exports=disk \
+         qcow2ext-read-ahead-size=1M \
          qcow2ext-allow="$tmp"
 # The smallest caches and none, if that is what it means, still work.
 for size in 0 1 512; do

@@ -135,11 +135,12 @@ is_read (struct layer *layer, uint64_t host)
     .type = RUN_COMPRESSED, .length = 1, .host = host,
     .compressed_size = packed_size,
   };
+  const struct compressed_input none = { NULL, 0 };
   const uint64_t before = reads;
   uint8_t byte;
   bool ahead;
 
-  CHECK (decoded_cache_read (layer, 0, &run, &byte, &ahead) == 0);
+  CHECK (decoded_cache_read (layer, 0, &run, none, &byte, &ahead) == 0);
   CHECK (byte == 7);
   return reads != before;
 }

@@ -89,6 +89,9 @@ struct store {
   char *name;                   /* for messages; owned by the store */
   bool fixed_size;              /* a block device: it never grows */
   bool readonly;                /* writing fails */
+  bool far;                     /* a request may take much longer than it does
+                                   for a file, so that it pays to read ahead
+                                   and several parts at once */
   bool encrypted;               /* what was never written reads as noise and
                                    not as zeros; zero writes, and is never
                                    fast */

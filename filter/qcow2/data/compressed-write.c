@@ -90,7 +90,7 @@ static int
 compress (struct batch_write *b)
 {
   b->clusters_in_part = b->size < PART_BYTES ? PART_BYTES / b->size : 1;
-  return crew_run (b->w->options.crew,
+  return crew_run (b->layer->crew,
                    (b->clusters + b->clusters_in_part - 1)
                    / b->clusters_in_part, compress_part, b);
 }

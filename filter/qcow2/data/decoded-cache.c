@@ -17,6 +17,10 @@
  * request for a cluster that finds a quarter of it read decodes the next one,
  * while others go on with this one.
  *
+ * A cluster that is read as a whole goes past the cache, so that copying a disk
+ * leaves it alone.  The second to read such a cluster not long after puts it
+ * there: clients that read the same image come in numbers.
+ *
  * Contexts and buffers of decoders wait in a list for the next thread that
  * wants one, so there are as many as threads that ever decoded at once.
  */
@@ -25,6 +29,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,6 +76,7 @@ struct decoded_cache {
   struct decoded *newest, *oldest;
   struct workspace *idle;
   struct decoded *bucket[BUCKETS];
+  atomic_uint_least64_t seen[BUCKETS]; /* clusters that were read as a whole */
 };
 
 struct decoded_cache *
@@ -235,27 +241,34 @@ return_workspace (struct decoded_cache *cache, struct workspace *w)
   cache->idle = w;
 }
 
-/* Reads and decodes the cluster of a run into out. */
+/* Reads what the image file has of a run's cluster into a workspace.  Sets
+ * *input to that, and returns 0 or -errno.
+ */
 static int
-decode (struct layer *layer, const struct run *run, void *out)
+read_input (struct layer *layer, const struct run *run, struct workspace *w,
+            struct compressed_input *input)
+{
+  *input = compressed_input_of (layer, run, w->input);
+  return w->input ? store_pread (layer->file, w->input, input->size, run->host)
+                  : -ENOMEM;
+}
+
+/* Decodes the cluster of a run into out; reads it, if there is no input. */
+static int
+decode (struct layer *layer, const struct run *run,
+        struct compressed_input input, void *out)
 {
   struct workspace *w =
-    borrow_workspace (layer->decoded, run->compressed_size);
-  /* The last sector may be cut short by the end of the file.  Bytes that are
-   * not there are not decoded: zeros in place of lost data can be a valid
-   * stream of something else.
-   */
-  const size_t size = min64 (run->compressed_size,
-                             layer_file_size (layer) - run->host);
-  int r = -ENOMEM;
+    borrow_workspace (layer->decoded, input.data ? 0 : run->compressed_size);
+  int r = 0;
 
   if (w == NULL)
-    return r;
-  if (w->input)
-    r = store_pread (layer->file, w->input, size, run->host);
+    return -ENOMEM;
+  if (input.data == NULL)
+    r = read_input (layer, run, w, &input);
   if (r == 0) {
-    r = decoder_run (w->decoder, layer->header.compression_type, w->input,
-                     size, out, layer_cluster_size (layer));
+    r = decoder_run (w->decoder, layer->header.compression_type, input.data,
+                     input.size, out, layer_cluster_size (layer));
     if (r == -EIO)
       report_limited (&layer->limit,
                       "%s: the compressed cluster at offset 0x%" PRIx64
@@ -326,10 +339,11 @@ insert (struct layer *layer, const struct run *run, struct decoded *d)
 
 /* Decodes what insert has announced.  If that fails, the caller is no user. */
 static int
-load (struct layer *layer, const struct run *run, struct decoded *d)
+load (struct layer *layer, const struct run *run,
+      struct compressed_input input, struct decoded *d)
 {
   struct decoded_cache *cache = layer->decoded;
-  const int r = decode (layer, run, d->data);
+  const int r = decode (layer, run, input, d->data);
 
   LOCK_FOR_SCOPE (&cache->lock);
   d->state = r < 0 ? FAILED : READY;
@@ -346,7 +360,8 @@ load (struct layer *layer, const struct run *run, struct decoded *d)
  * a user of *result, and releases it.
  */
 static int
-acquire (struct layer *layer, const struct run *run, struct decoded **result)
+acquire (struct layer *layer, const struct run *run,
+         struct compressed_input input, struct decoded **result)
 {
   struct decoded_cache *cache = layer->decoded;
   struct decoded *spare = NULL, *d;
@@ -371,7 +386,7 @@ acquire (struct layer *layer, const struct run *run, struct decoded **result)
     d = spare;
     insert (layer, run, d);
     pthread_mutex_unlock (&cache->lock);
-    r = load (layer, run, d);
+    r = load (layer, run, input, d);
   }
   *result = d;
   return r;
@@ -394,8 +409,22 @@ release_read (struct decoded_cache *cache, struct decoded *d, size_t taken)
   return ahead;
 }
 
+/* Was the cluster read as a whole not long ago?  If not, notes that it is. */
 static bool
-is_cached (struct layer *layer, const struct run *run)
+was_read_before (struct layer *layer, const struct run *run)
+{
+  struct decoded_cache *cache = layer->decoded;
+  const uint64_t h = (run->host ^ (uintptr_t) layer) * cache->key;
+  atomic_uint_least64_t *seen = &cache->seen[h >> 54];
+
+  if (atomic_load_explicit (seen, memory_order_relaxed) == h)
+    return true;
+  atomic_store_explicit (seen, h, memory_order_relaxed);
+  return false;
+}
+
+bool
+decoded_cache_has (struct layer *layer, const struct run *run)
 {
   LOCK_FOR_SCOPE (&layer->decoded->lock);
   return find (layer, run) != NULL;
@@ -403,18 +432,22 @@ is_cached (struct layer *layer, const struct run *run)
 
 int
 decoded_cache_read (struct layer *layer, uint64_t offset,
-                    const struct run *run, void *buf, bool *ahead)
+                    const struct run *run, struct compressed_input input,
+                    void *buf, bool *ahead)
 {
   const size_t size = layer_cluster_size (layer);
   struct decoded *d;
   int r;
 
   *ahead = false;
-  /* A guest that reads a whole cluster will hardly come back for it. */
-  if (run->length == size && !is_cached (layer, run))
-    return decode (layer, run, buf);
+  /* A guest that reads a whole cluster will hardly come back for it, unless
+   * it is one of many.
+   */
+  if (run->length == size && !decoded_cache_has (layer, run)
+      && !was_read_before (layer, run))
+    return decode (layer, run, input, buf);
 
-  r = acquire (layer, run, &d);
+  r = acquire (layer, run, input, &d);
   if (r < 0)
     return r;
   memcpy (buf, d->data + (offset & (size - 1)), run->length);
@@ -426,6 +459,7 @@ bool
 decoded_cache_prefetch (struct layer *layer, const struct run *run,
                         uint64_t *budget)
 {
+  static const struct compressed_input no_input = { NULL, 0 };
   struct decoded *d;
 
   if (*budget > layer->decoded->limit / 2)
@@ -433,7 +467,7 @@ decoded_cache_prefetch (struct layer *layer, const struct run *run,
   if (layer_cluster_size (layer) > *budget)
     return false;
   *budget -= layer_cluster_size (layer);
-  if (acquire (layer, run, &d) == 0)
+  if (acquire (layer, run, no_input, &d) == 0)
     release_read (layer->decoded, d, 0);
   return true;
 }

@@ -24,14 +24,38 @@ void decoded_cache_drop_range (struct decoded_cache *cache,
                                const struct layer *layer, uint64_t offset,
                                uint64_t length);
 
+/* Is the cluster of a run there, or about to be? */
+bool decoded_cache_has (struct layer *layer, const struct run *run);
+
+/* What the image file has of the cluster of a run, from run->host on.  Bytes
+ * behind the end of the file are not decoded: zeros in place of lost data can
+ * be a valid stream of something else.
+ */
+struct compressed_input {
+  const uint8_t *data;          /* NULL: nothing was read */
+  size_t size;                  /* bytes */
+};
+
+static inline struct compressed_input
+compressed_input_of (const struct layer *layer, const struct run *run,
+                     const uint8_t *data)
+{
+  const uint64_t left = layer_file_size (layer) - run->host;
+  const size_t size = run->compressed_size;
+
+  return (struct compressed_input) { data, size < left ? size : left };
+}
+
 /* Reads run->length bytes at guest offset, where run (RUN_COMPRESSED) has
- * been looked up.  Several threads that want the same cluster decode it once.
- * No lock is held while reading or decoding.  *ahead: the guest's clusters
- * seem to be read in order, so that it pays to decode the next one.  Returns
- * 0 or -errno (-EIO: reported).
+ * been looked up.  Input that is not there is read if it is needed.  Several
+ * threads that want the same cluster decode it once.  No lock is held while
+ * reading or decoding.  *ahead: the guest's clusters seem to be read in order,
+ * so that it pays to decode the next one.  Returns 0 or -errno (-EIO:
+ * reported).
  */
 int decoded_cache_read (struct layer *layer, uint64_t offset,
-                        const struct run *run, void *buf, bool *ahead);
+                        const struct run *run, struct compressed_input input,
+                        void *buf, bool *ahead);
 
 /* Decodes the cluster of the run into the cache, and takes its size off the
  * budget (bytes), which is at first UINT64_MAX: a request may fill no more

@@ -1,7 +1,8 @@
 /* qcow2ext: reading guest data.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * One look-up and one pread for each run.  Unallocated runs go down the chain
+ * One look-up and one pread for each run, but for compressed ones, of which many
+ * are read at once.  Unallocated runs go down the chain
  * by recursion, which is bounded by IMAGE_MAX_DEPTH.
  */
 
@@ -12,6 +13,7 @@
 #include <string.h>
 
 #include "base/bits.h"
+#include "data/compressed-read.h"
 #include "data/decoded-cache.h"
 #include "data/read.h"
 #include "data/writer.h"
@@ -62,9 +64,11 @@ read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
   while (count > 0) {
     struct run run;
     bool ahead = false;
+    size_t n;
     int r = 0;
 
     mapping_lookup (layer, offset, count, &run);
+    n = run.length;
     switch (run.type) {
     case RUN_UNALLOCATED:
       r = read_backing (layer, p, run.length, offset);
@@ -80,7 +84,7 @@ read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
                         strerror (-r));
       break;
     case RUN_COMPRESSED:
-      r = decoded_cache_read (layer, offset, &run, p, &ahead);
+      r = compressed_read (layer, offset, count, &run, p, &n, &ahead);
       break;
     case RUN_INVALID:
       r = mapping_report (layer, offset, &run);
@@ -89,11 +93,11 @@ read_range (struct layer *layer, void *buf, size_t count, uint64_t offset)
     if (r < 0)
       return r;
     if (ahead)
-      read_ahead (layer, offset);
+      read_ahead (layer, offset + n - 1);
 
-    p += run.length;
-    offset += run.length;
-    count -= run.length;
+    p += n;
+    offset += n;
+    count -= n;
   }
   return 0;
 }

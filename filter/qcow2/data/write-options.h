@@ -7,8 +7,6 @@
 
 #include <stdbool.h>
 
-struct crew;
-
 /* What becomes of zeros that are written as data. */
 enum detect_zeroes {
   DETECT_OFF,                   /* they are written */
@@ -20,7 +18,6 @@ struct write_options {
   bool compress;                /* whole clusters; zeros are then detected,
                                    too */
   enum detect_zeroes detect_zeroes;
-  struct crew *crew;            /* helps with compressing; NULL: none */
 };
 
 #endif /* QCOW2_WRITE_OPTIONS_H */

@@ -13,6 +13,8 @@
 #include "data/write-options.h"
 #include "disk/format.h"
 
+struct crew;
+
 /* How the engine reaches files that an image names.  Both return 0 or
  * -errno, having reported what is wrong.  The store belongs to the engine.
  */
@@ -72,6 +74,10 @@ struct image_options {
   size_t l2_cache_size;         /* bytes, for all layers together */
   size_t decoded_cache_size;    /* likewise */
   struct write_options write;
+  struct crew *crew;            /* helps with compressing and decompressing;
+                                   NULL: none */
+  struct crew *waiters;         /* has a thread for each request to a store
+                                   that is far away; NULL: none */
   bool want_data_file;          /* fail if the image does not use one */
   bool want_encryption;         /* fail if no layer is encrypted */
   bool warn;                    /* report dirty and corrupt images */

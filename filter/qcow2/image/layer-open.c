@@ -220,6 +220,8 @@ layer_open (struct store *store, enum image_format format,
     return -ENOMEM;
   }
   layer->format = format;
+  layer->crew = options->crew;
+  layer->waiters = options->waiters;
   layer->file = layer->clusters = store;
   pthread_mutex_init (&layer->limit.lock, NULL);
   *result = layer;

@@ -17,6 +17,7 @@
 #include "disk/header.h"
 
 struct bitmap_list;
+struct crew;
 struct decoded_cache;
 struct l2_table;
 struct snapshot_list;
@@ -55,9 +56,13 @@ struct layer {
 
   struct snapshot_list *snapshots; /* NULL: none */
   struct bitmap_list *bitmaps;  /* NULL: none */
+  _Atomic uint32_t last_loaded; /* of the L2 tables that were looked up */
   struct l2_cache *tables;   /* shared by the layers of a chain */
   struct decoded_cache *decoded; /* likewise */
   struct writer *writer;        /* NULL: this layer is only read */
+  struct crew *crew;            /* helps with (de)compressing; NULL: none */
+  struct crew *waiters;         /* helps with waiting for a file that is far
+                                   away; NULL: none */
   struct report_limit limit;
 };
 

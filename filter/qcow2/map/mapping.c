@@ -13,6 +13,7 @@
 
 #include "map/mapping.h"
 #include "map/l2-cache.h"
+#include "map/tables-ahead.h"
 
 static void
 invalid (struct run *run, int error, const char *why)
@@ -108,18 +109,15 @@ lookup_table (const struct layer *layer, const struct l2_table *t,
 
 /* Like mapping_lookup, but never looks further than one L1 entry. */
 static void
-lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
+lookup_l1 (struct layer *layer, uint64_t offset, uint64_t wanted,
            struct run *run)
 {
   const uint32_t l1_index = layer_l1_index (layer, offset);
-  const uint64_t left = layer_left_in_table (layer, offset);
+  const uint64_t max = min64 (wanted, layer_left_in_table (layer, offset));
   const char *why;
   int r;
 
   memset (run, 0, sizeof *run);
-  if (max > left)
-    max = left;
-
   for (;;) {
     pthread_mutex_t *reader = brlock_read (&layer->tables->lock);
     struct l2_table *t = layer->l2[l1_index];
@@ -138,7 +136,7 @@ lookup_l1 (struct layer *layer, uint64_t offset, uint64_t max,
       run->length = max;
       return;
     }
-    r = l2_cache_load (layer, l1_index, &why);
+    r = tables_load (layer, offset, wanted, &why);
     if (r < 0) {
       invalid (run, r, why);
       run->length = max;

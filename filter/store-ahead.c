@@ -1,0 +1,525 @@
+/* qcow2ext: a store in front of one that is far away, which reads ahead.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * Where requests read in order (streams.h) and each takes long, threads of the
+ * store read what comes next, in chunks:
+ *
+ *   QUEUED --a thread, or the request that wants it--> LOADING
+ *   LOADING --read--> READY --all taken, too old, or memory is short--> gone
+ *           --failed, or changed meanwhile--> gone
+ *
+ * A request takes what it finds in chunks, waits for those that are LOADING,
+ * and reads the rest itself; a chunk that fails is read again by whoever wants
+ * it, and that says what is wrong.
+ *
+ * Invariants: chunks in the list do not overlap.  A chunk in the list holds
+ * what the store holds: a change takes those that it touches out of the list
+ * before it begins, and while one is under way none comes in.  A chunk that is
+ * out of the list is freed by the last that uses it: a request that found it
+ * before a change began may get what was there before that.  What is in the list takes
+ * no more than the memory given.
+ *
+ * Somebody else may change what is far away.  Whoever serves it from two places
+ * gets what he asked for, but a chunk is not kept for longer than seconds.
+ *
+ * Threads are started when there is something to do for the first time, long
+ * after the server has forked, with all signals blocked; they end before inner
+ * is closed.  One lock guards everything here, and is not held during I/O.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/bits.h"
+#include "base/cleanup.h"
+#include "store-ahead.h"
+#include "streams.h"
+
+#define THREADS_MAX 8
+
+/* A second request to a store that is serial only waits for the first, but so
+ * the store is never without one.
+ */
+#define THREADS_SERIAL 2
+
+/* From how long a request takes it pays to read ahead, and how long what was
+ * read is good for, in nanoseconds.
+ */
+#define SLOW UINT64_C (1000000)
+#define KEEP UINT64_C (5000000000)
+
+/* How far from the end of the last request the next one may be. */
+#define SLACK (UINT64_C (64) << 10)
+
+enum chunk_state { QUEUED, LOADING, READY, FAILED };
+
+struct chunk {
+  struct chunk *next, **link;   /* in the list, oldest first; what refers to
+                                   this one */
+  uint64_t start, end;          /* bytes */
+  enum chunk_state state;
+  bool listed;
+  unsigned users;
+  uint64_t taken;               /* bytes that requests have got */
+  uint64_t when;                /* it was ordered */
+  uint8_t *data;                /* from LOADING on */
+};
+
+struct store_ahead {
+  struct store store;           /* its name is that of inner */
+  struct store *inner;
+  size_t memory;                /* the most, bytes */
+  unsigned threads_max;
+
+  pthread_mutex_t lock;         /* guards the rest */
+  pthread_cond_t work;          /* there is a QUEUED chunk, or closing is set */
+  pthread_cond_t loaded;        /* a chunk is no longer LOADING */
+  struct streams streams;
+  struct chunk *chunks, **last; /* where the next one comes */
+  size_t bytes;                 /* of chunks in the list */
+  size_t reading;               /* bytes that requests read themselves */
+  unsigned changes;             /* under way */
+  bool slow;                    /* the last request that read itself was */
+  bool closing;
+  unsigned threads, idle;
+  pthread_t thread[THREADS_MAX];
+};
+
+static uint64_t
+now (void)
+{
+  struct timespec ts;
+
+  clock_gettime (CLOCK_MONOTONIC, &ts);
+  return ts.tv_sec * UINT64_C (1000000000) + ts.tv_nsec;
+}
+
+/* --- chunks; all under the lock --- */
+
+static void
+free_chunk (struct chunk *c)
+{
+  free (c->data);
+  free (c);
+}
+
+static void
+unlist (struct store_ahead *s, struct chunk *c)
+{
+  *c->link = c->next;
+  *(c->next ? &c->next->link : &s->last) = c->link;
+  c->listed = false;
+  s->bytes -= c->end - c->start;
+}
+
+static void
+take_out (struct store_ahead *s, struct chunk *c)
+{
+  unlist (s, c);
+  if (c->users == 0)
+    free_chunk (c);
+}
+
+static void
+release (struct chunk *c)
+{
+  if (--c->users == 0 && !c->listed)
+    free_chunk (c);
+}
+
+static void
+take_out_range (struct store_ahead *s, uint64_t start, uint64_t end)
+{
+  struct chunk *next;
+
+  for (struct chunk *c = s->chunks; c; c = next) {
+    next = c->next;
+    if (c->start < end && start < c->end)
+      take_out (s, c);
+  }
+}
+
+static void
+take_out_old (struct store_ahead *s, uint64_t time)
+{
+  struct chunk *next;
+
+  for (struct chunk *c = s->chunks; c && time - c->when > KEEP; c = next) {
+    next = c->next;
+    take_out (s, c);
+  }
+}
+
+/* Makes room for so many bytes.  What nobody uses and was not wanted for
+ * longest goes first.
+ */
+static bool
+make_room (struct store_ahead *s, uint64_t bytes)
+{
+  while (s->bytes + bytes > s->memory) {
+    struct chunk *c = s->chunks;
+
+    while (c && (c->users || c->state != READY))
+      c = c->next;
+    if (c == NULL)
+      return false;
+    take_out (s, c);
+  }
+  return true;
+}
+
+/* Orders a chunk, unless one of its bytes is there. */
+static bool
+order (struct store_ahead *s, uint64_t start, uint64_t end, uint64_t time)
+{
+  struct chunk *c;
+
+  for (c = s->chunks; c; c = c->next)
+    if (c->start < end && start < c->end)
+      return true;
+  if (!make_room (s, end - start) || (c = malloc (sizeof *c)) == NULL)
+    return false;
+  *c = (struct chunk) {
+    .link = s->last, .start = start, .end = end, .state = QUEUED,
+    .listed = true, .when = time,
+  };
+  *s->last = c;
+  s->last = &c->next;
+  s->bytes += end - start;
+  return true;
+}
+
+/* Loads a chunk that is QUEUED; the lock is released meanwhile. */
+static void
+load (struct store_ahead *s, struct chunk *c)
+{
+  const size_t count = c->end - c->start;
+  int r = -ENOMEM;
+
+  c->state = LOADING;
+  c->users++;
+  pthread_mutex_unlock (&s->lock);
+  c->data = malloc (count);
+  if (c->data)
+    r = store_pread (s->inner, c->data, count, c->start);
+  pthread_mutex_lock (&s->lock);
+  c->state = r < 0 ? FAILED : READY;
+  if (r < 0 && c->listed)
+    unlist (s, c);
+  pthread_cond_broadcast (&s->loaded);
+  release (c);
+}
+
+/* --- threads --- */
+
+static struct chunk *
+find_queued (const struct store_ahead *s)
+{
+  struct chunk *c = s->chunks;
+
+  while (c && c->state != QUEUED)
+    c = c->next;
+  return c;
+}
+
+static void *
+ahead_thread (void *opaque)
+{
+  struct store_ahead *s = opaque;
+
+  LOCK_FOR_SCOPE (&s->lock);
+  while (!s->closing) {
+    struct chunk *c = find_queued (s);
+
+    if (c)
+      load (s, c);
+    else {
+      s->idle++;
+      pthread_cond_wait (&s->work, &s->lock);
+      s->idle--;
+    }
+  }
+  return NULL;
+}
+
+/* Sees to it that somebody loads what has been ordered.  If no thread can be
+ * started, the request that wants it does.
+ */
+static void
+call_threads (struct store_ahead *s, unsigned chunks)
+{
+  sigset_t all, old;
+
+  pthread_cond_broadcast (&s->work);
+  sigfillset (&all);
+  pthread_sigmask (SIG_SETMASK, &all, &old);
+  for (unsigned n = s->idle; n < chunks && s->threads < s->threads_max; n++) {
+    if (pthread_create (&s->thread[s->threads], NULL, ahead_thread, s) != 0)
+      break;
+    s->threads++;
+  }
+  pthread_sigmask (SIG_SETMASK, &old, NULL);
+}
+
+/* --- requests --- */
+
+/* Orders what comes after a request that is one of many in order.  Under the
+ * lock.
+ */
+static void
+read_ahead (struct store_ahead *s, uint64_t offset, uint64_t count)
+{
+  const uint64_t time = now ();
+  uint64_t start, end, part, size;
+  unsigned chunks = 0;
+
+  take_out_old (s, time);
+  streams_note (&s->streams, offset, count, SLACK + s->reading,
+                s->memory / 4 * 3, &start, &end, &part);
+  if (start == end || !s->slow || s->changes
+      || store_get_size (s->inner, &size) < 0)
+    return;
+  end = min64 (end, size);
+  for (; start < end; start += part) {
+    if (!order (s, start, min64 (start + part, end), time))
+      break;
+    chunks++;
+  }
+  if (chunks)
+    call_threads (s, chunks);
+}
+
+/* Finds the chunk that holds offset.  If there is none, *count is cut down to
+ * where the next one begins.  Under the lock.
+ */
+static struct chunk *
+find_chunk (const struct store_ahead *s, uint64_t offset, size_t *count)
+{
+  for (struct chunk *c = s->chunks; c; c = c->next) {
+    if (offset >= c->start && offset < c->end)
+      return c;
+    if (c->start > offset && c->start - offset < *count)
+      *count = c->start - offset;
+  }
+  return NULL;
+}
+
+/* Copies from the chunk that holds offset, as much as it has.  Returns how
+ * much, 0 if it turned out to be of no use.  Under the lock, which is released
+ * meanwhile.
+ */
+static size_t
+take (struct store_ahead *s, struct chunk *c, void *buf, size_t count,
+      uint64_t offset)
+{
+  size_t n = 0;
+
+  c->users++;
+  if (c->state == QUEUED)
+    load (s, c);
+  while (c->state == LOADING)
+    pthread_cond_wait (&s->loaded, &s->lock);
+  if (c->state == READY) {
+    n = min64 (count, c->end - offset);
+    c->taken += n;
+    pthread_mutex_unlock (&s->lock);
+    memcpy (buf, c->data + (offset - c->start), n);
+    pthread_mutex_lock (&s->lock);
+    if (c->taken >= c->end - c->start && c->listed)
+      unlist (s, c);
+  }
+  release (c);
+  return n;
+}
+
+/* Reads what no chunk has.  Under the lock, which is released meanwhile. */
+static int
+read_itself (struct store_ahead *s, void *buf, size_t count, uint64_t offset)
+{
+  uint64_t took;
+  int r;
+
+  s->reading += count;
+  pthread_mutex_unlock (&s->lock);
+  took = now ();
+  r = store_pread (s->inner, buf, count, offset);
+  took = now () - took;
+  pthread_mutex_lock (&s->lock);
+  s->reading -= count;
+  s->slow = took >= SLOW;
+  return r;
+}
+
+static int
+ahead_pread (struct store *store, void *buf, size_t count, uint64_t offset)
+{
+  struct store_ahead *s = (struct store_ahead *) store;
+  uint8_t *p = buf;
+  int r;
+
+  LOCK_FOR_SCOPE (&s->lock);
+  read_ahead (s, offset, count);
+  while (count > 0) {
+    size_t n = count;
+    struct chunk *c = find_chunk (s, offset, &n);
+
+    if (c)
+      n = take (s, c, p, count, offset);
+    else if ((r = read_itself (s, p, n, offset)) < 0)
+      return r;
+    p += n;
+    offset += n;
+    count -= n;
+  }
+  return 0;
+}
+
+/* Around a change of the inner store. */
+static void
+change_begin (struct store_ahead *s, uint64_t count, uint64_t offset)
+{
+  LOCK_FOR_SCOPE (&s->lock);
+  s->changes++;
+  take_out_range (s, offset, offset + count);
+}
+
+static int
+change_end (struct store_ahead *s, int result)
+{
+  LOCK_FOR_SCOPE (&s->lock);
+  s->changes--;
+  return result;
+}
+
+static int
+ahead_pwrite (struct store *store, const void *buf, size_t count,
+              uint64_t offset)
+{
+  struct store_ahead *s = (struct store_ahead *) store;
+
+  change_begin (s, count, offset);
+  return change_end (s, store_pwrite (s->inner, buf, count, offset));
+}
+
+static int
+ahead_zero (struct store *store, uint64_t count, uint64_t offset,
+            unsigned flags)
+{
+  struct store_ahead *s = (struct store_ahead *) store;
+
+  change_begin (s, count, offset);
+  return change_end (s, store_zero (s->inner, count, offset, flags));
+}
+
+static int
+ahead_discard (struct store *store, uint64_t count, uint64_t offset)
+{
+  struct store_ahead *s = (struct store_ahead *) store;
+
+  change_begin (s, count, offset);
+  return change_end (s, store_discard (s->inner, count, offset));
+}
+
+static int
+ahead_resize (struct store *store, uint64_t size)
+{
+  struct store_ahead *s = (struct store_ahead *) store;
+
+  change_begin (s, UINT64_MAX - size, size);
+  return change_end (s, store_resize (s->inner, size));
+}
+
+static int
+ahead_get_size (struct store *s, uint64_t *size)
+{
+  return store_get_size (((struct store_ahead *) s)->inner, size);
+}
+
+static int
+ahead_refresh_size (struct store *s, uint64_t *size)
+{
+  return store_refresh_size (((struct store_ahead *) s)->inner, size);
+}
+
+static int
+ahead_extent (struct store *s, uint64_t offset, uint64_t *end, unsigned *type)
+{
+  return store_extent (((struct store_ahead *) s)->inner, offset, end, type);
+}
+
+static int
+ahead_cache (struct store *s, uint64_t count, uint64_t offset)
+{
+  return store_cache (((struct store_ahead *) s)->inner, count, offset);
+}
+
+static int
+ahead_flush (struct store *s)
+{
+  return store_flush (((struct store_ahead *) s)->inner);
+}
+
+static void
+ahead_close (struct store *store)
+{
+  struct store_ahead *s = (struct store_ahead *) store;
+
+  {
+    LOCK_FOR_SCOPE (&s->lock);
+    s->closing = true;
+    pthread_cond_broadcast (&s->work);
+  }
+  for (unsigned i = 0; i < s->threads; i++)
+    pthread_join (s->thread[i], NULL);
+  take_out_range (s, 0, UINT64_MAX);
+  pthread_cond_destroy (&s->work);
+  pthread_cond_destroy (&s->loaded);
+  pthread_mutex_destroy (&s->lock);
+  store_close (s->inner);
+  free (s);
+}
+
+static const struct store_ops ahead_ops = {
+  .pread = ahead_pread,
+  .get_size = ahead_get_size,
+  .refresh_size = ahead_refresh_size,
+  .extent = ahead_extent,
+  .cache = ahead_cache,
+  .pwrite = ahead_pwrite,
+  .zero = ahead_zero,
+  .discard = ahead_discard,
+  .flush = ahead_flush,
+  .resize = ahead_resize,
+  .close = ahead_close,
+};
+
+struct store *
+store_ahead_new (struct store *inner, size_t memory, bool serial)
+{
+  struct store_ahead *s;
+
+  if (memory == 0)
+    return inner;
+  s = calloc (1, sizeof *s);
+  if (s == NULL) {
+    store_close (inner);
+    errno = ENOMEM;
+    return NULL;
+  }
+  s->store = *inner;            /* all of it is constant */
+  s->store.ops = &ahead_ops;
+  s->inner = inner;
+  s->last = &s->chunks;
+  s->memory = memory;
+  s->threads_max = serial ? THREADS_SERIAL : THREADS_MAX;
+  pthread_mutex_init (&s->lock, NULL);
+  pthread_cond_init (&s->work, NULL);
+  pthread_cond_init (&s->loaded, NULL);
+  return &s->store;
+}
