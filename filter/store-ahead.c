@@ -19,6 +19,10 @@
  * before a change began may get what was there before that.  What is in the list takes
  * no more than the memory given.
  *
+ * A chunk that takes too long halves how far is read ahead, since it keeps
+ * others from a path that is narrow, and the last client waits for it when it
+ * goes; one that does not doubles it.
+ *
  * Somebody else may change what is far away.  Whoever serves it from two places
  * gets what he asked for, but a chunk is not kept for longer than seconds.
  *
@@ -48,11 +52,15 @@
  */
 #define THREADS_SERIAL 2
 
-/* From how long a request takes it pays to read ahead, and how long what was
- * read is good for, in nanoseconds.
+/* From how long a request takes it pays to read ahead, how long a chunk may
+ * take, and how long what was read is good for, in nanoseconds.
  */
 #define SLOW UINT64_C (1000000)
+#define TOO_LONG UINT64_C (1000000000)
 #define KEEP UINT64_C (5000000000)
+
+/* How far is read ahead at least, bytes. */
+#define LEAST_REACH ((size_t) 512 << 10)
 
 /* How far from the end of the last request the next one may be. */
 #define SLACK (UINT64_C (64) << 10)
@@ -83,6 +91,8 @@ struct store_ahead {
   struct streams streams;
   struct chunk *chunks, **last; /* where the next one comes */
   size_t bytes;                 /* of chunks in the list */
+  size_t reach;                 /* how far to read ahead, of all streams
+                                   together, bytes */
   size_t reading;               /* bytes that requests read themselves */
   unsigned changes;             /* under way */
   bool slow;                    /* the last request that read itself was */
@@ -195,11 +205,23 @@ order (struct store_ahead *s, uint64_t start, uint64_t end, uint64_t time)
   return true;
 }
 
+/* Learns from how long a chunk took. */
+static void
+adapt (struct store_ahead *s, uint64_t took)
+{
+  const size_t most = s->memory / 4 * 3;
+
+  s->reach = took > TOO_LONG ? max64 (s->reach / 2, LEAST_REACH)
+                             : 2 * s->reach;
+  s->reach = min64 (s->reach, most);
+}
+
 /* Loads a chunk that is QUEUED; the lock is released meanwhile. */
 static void
 load (struct store_ahead *s, struct chunk *c)
 {
   const size_t count = c->end - c->start;
+  const uint64_t begun = now ();
   int r = -ENOMEM;
 
   c->state = LOADING;
@@ -209,6 +231,7 @@ load (struct store_ahead *s, struct chunk *c)
   if (c->data)
     r = store_pread (s->inner, c->data, count, c->start);
   pthread_mutex_lock (&s->lock);
+  adapt (s, now () - begun);
   c->state = r < 0 ? FAILED : READY;
   if (r < 0 && c->listed)
     unlist (s, c);
@@ -281,7 +304,7 @@ read_ahead (struct store_ahead *s, uint64_t offset, uint64_t count)
 
   take_out_old (s, time);
   streams_note (&s->streams, offset, count, SLACK + s->reading,
-                s->memory / 4 * 3, &start, &end, &part);
+                s->reach, &start, &end, &part);
   if (start == end || !s->slow || s->changes
       || store_get_size (s->inner, &size) < 0)
     return;
@@ -517,6 +540,7 @@ store_ahead_new (struct store *inner, size_t memory, bool serial)
   s->inner = inner;
   s->last = &s->chunks;
   s->memory = memory;
+  s->reach = memory / 4 * 3;
   s->threads_max = serial ? THREADS_SERIAL : THREADS_MAX;
   pthread_mutex_init (&s->lock, NULL);
   pthread_cond_init (&s->work, NULL);
