@@ -46,11 +46,14 @@
 #include "streams.h"
 
 #define THREADS_MAX 8
+#define REQUESTS 4              /* at least, for a window */
+#define MOST_PART (UINT64_C (1) << 20)
 
 /* A second request to a store that is serial only waits for the first, but so
- * the store is never without one.
+ * the store is never without one.  What counts there is how much each brings.
  */
 #define THREADS_SERIAL 2
+#define MOST_PART_SERIAL (UINT64_C (4) << 20)
 
 /* From how long a request takes it pays to read ahead, how long a chunk may
  * take, and how long what was read is good for, in nanoseconds.
@@ -84,6 +87,8 @@ struct store_ahead {
   struct store *inner;
   size_t memory;                /* the most, bytes */
   unsigned threads_max;
+  unsigned requests;            /* for a window, at least */
+  uint64_t most_part;           /* of a chunk, bytes */
 
   pthread_mutex_t lock;         /* guards the rest */
   pthread_cond_t work;          /* there is a QUEUED chunk, or closing is set */
@@ -205,15 +210,20 @@ order (struct store_ahead *s, uint64_t start, uint64_t end, uint64_t time)
   return true;
 }
 
+/* What is ahead leaves room for the part that is being taken. */
+static size_t
+most_reach (const struct store_ahead *s)
+{
+  return s->memory / (s->requests + 1) * s->requests;
+}
+
 /* Learns from how long a chunk took. */
 static void
 adapt (struct store_ahead *s, uint64_t took)
 {
-  const size_t most = s->memory / 4 * 3;
-
   s->reach = took > TOO_LONG ? max64 (s->reach / 2, LEAST_REACH)
                              : 2 * s->reach;
-  s->reach = min64 (s->reach, most);
+  s->reach = min64 (s->reach, most_reach (s));
 }
 
 /* Loads a chunk that is QUEUED; the lock is released meanwhile. */
@@ -304,7 +314,7 @@ read_ahead (struct store_ahead *s, uint64_t offset, uint64_t count)
 
   take_out_old (s, time);
   streams_note (&s->streams, offset, count, SLACK + s->reading,
-                s->reach, &start, &end, &part);
+                s->reach, s->requests, s->most_part, &start, &end, &part);
   if (start == end || !s->slow || s->changes
       || store_get_size (s->inner, &size) < 0)
     return;
@@ -540,8 +550,10 @@ store_ahead_new (struct store *inner, size_t memory, bool serial)
   s->inner = inner;
   s->last = &s->chunks;
   s->memory = memory;
-  s->reach = memory / 4 * 3;
   s->threads_max = serial ? THREADS_SERIAL : THREADS_MAX;
+  s->requests = serial ? THREADS_SERIAL : REQUESTS;
+  s->most_part = serial ? MOST_PART_SERIAL : MOST_PART;
+  s->reach = most_reach (s);
   pthread_mutex_init (&s->lock, NULL);
   pthread_cond_init (&s->work, NULL);
   pthread_cond_init (&s->loaded, NULL);

@@ -9,10 +9,9 @@
 #include "base/bits.h"
 #include "streams.h"
 
-/* The first window, and the least and the most that one request brings. */
+/* The first window, and the least that one request brings. */
 #define FIRST_WINDOW (UINT64_C (512) << 10)
 #define LEAST_PART (UINT64_C (256) << 10)
-#define MOST_PART (UINT64_C (1) << 20)
 
 /* So many requests have to go on from where the last one ended. */
 #define IN_ORDER 2
@@ -59,7 +58,8 @@ active (const struct streams *streams)
 
 void
 streams_note (struct streams *streams, uint64_t offset, uint64_t count,
-              uint64_t slack, uint64_t most, uint64_t *start, uint64_t *end,
+              uint64_t slack, uint64_t most, unsigned requests,
+              uint64_t most_part, uint64_t *start, uint64_t *end,
               uint64_t *part)
 {
   struct stream *s = find (streams, offset, slack);
@@ -74,7 +74,7 @@ streams_note (struct streams *streams, uint64_t offset, uint64_t count,
 
   s->window = s->window ? 2 * s->window : max64 (FIRST_WINDOW, 2 * count);
   s->window = min64 (s->window, most / active (streams));
-  *part = max64 (min64 (s->window / 4, MOST_PART), LEAST_PART);
+  *part = max64 (min64 (s->window / requests, most_part), LEAST_PART);
   s->ahead = max64 (s->ahead, s->next);
   if (s->ahead + *part > s->next + s->window)
     return;
