@@ -30,6 +30,7 @@
 #include "base/bits.h"
 #include "base/cleanup.h"
 #include "block-lock.h"
+#include "bounce.h"
 #include "store-direct.h"
 #include "store-file.h"
 
@@ -42,6 +43,7 @@ struct store_direct {
   struct direct_limits limits;
   uint64_t granule;             /* of locks: a block or a page */
   struct block_locks locks;
+  struct bounce_pool bounces;   /* of BOUNCE_MAX bytes */
 };
 
 static void
@@ -66,29 +68,25 @@ is_aligned (const struct store_direct *s, const void *buf, uint64_t count,
     && ((uintptr_t) buf & (s->limits.memory - 1)) == 0;
 }
 
-static void *
-new_bounce (const struct store_direct *s, size_t size)
+/* How much of a range is copied at a time, with the blocks around it. */
+static uint64_t
+copied_at_once (const struct store_direct *s, uint64_t count, uint64_t offset)
 {
-  void *p;
+  const uint64_t block = s->limits.block;
 
-  return posix_memalign (&p, s->limits.block, size) == 0 ? p : NULL;
+  return min64 (round_up (offset + count, block) - round_down (offset, block),
+                BOUNCE_MAX);
 }
 
+/* Reads any range by way of bounce. */
 static int
-direct_pread (struct store *store, void *buf, size_t count, uint64_t offset)
+read_copied (struct store_direct *s, uint8_t *bounce, uint8_t *buf,
+             size_t count, uint64_t offset)
 {
-  struct store_direct *s = (struct store_direct *) store;
   const uint64_t block = s->limits.block, end = offset + count;
-  const uint64_t size = min64 (round_up (end, block)
-                               - round_down (offset, block), BOUNCE_MAX);
-  CLEANUP_FREE uint8_t *bounce = NULL;
+  const uint64_t size = copied_at_once (s, count, offset);
 
-  if (is_aligned (s, buf, count, offset))
-    return store_pread (s->direct, buf, count, offset);
-  bounce = new_bounce (s, size);
-  if (bounce == NULL)
-    return -ENOMEM;
-  for (uint8_t *p = buf; offset < end;) {
+  while (offset < end) {
     const uint64_t from = round_down (offset, block);
     const uint64_t to = min64 (round_up (end, block), from + size);
     const uint64_t n = min64 (to, end) - offset;
@@ -96,11 +94,28 @@ direct_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 
     if (r < 0)
       return r;
-    memcpy (p, bounce + (offset - from), n);
-    p += n;
+    memcpy (buf, bounce + (offset - from), n);
+    buf += n;
     offset += n;
   }
   return 0;
+}
+
+static int
+direct_pread (struct store *store, void *buf, size_t count, uint64_t offset)
+{
+  struct store_direct *s = (struct store_direct *) store;
+  void *bounce;
+  int r;
+
+  if (is_aligned (s, buf, count, offset))
+    return store_pread (s->direct, buf, count, offset);
+  bounce = bounce_take (&s->bounces);
+  if (bounce == NULL)
+    return -ENOMEM;
+  r = read_copied (s, bounce, buf, count, offset);
+  bounce_give (&s->bounces, bounce);
+  return r;
 }
 
 /* Writes a range that lies within size bytes from a block's start, by way of
@@ -134,27 +149,26 @@ write_blocks (struct store_direct *s, const uint8_t *buf, size_t count,
               uint64_t offset)
 {
   const uint64_t block = s->limits.block, end = offset + count;
-  const uint64_t size = min64 (round_up (end, block)
-                               - round_down (offset, block), BOUNCE_MAX);
-  CLEANUP_FREE uint8_t *bounce = NULL;
+  const uint64_t size = copied_at_once (s, count, offset);
+  uint8_t *bounce;
+  int r = 0;
 
   if (count == 0)
     return 0;
   if (is_aligned (s, buf, count, offset))
     return store_pwrite (s->direct, buf, count, offset);
-  bounce = new_bounce (s, size);
+  bounce = bounce_take (&s->bounces);
   if (bounce == NULL)
     return -ENOMEM;
-  while (offset < end) {
+  while (r == 0 && offset < end) {
     const uint64_t to = min64 (end, round_down (offset, block) + size);
-    const int r = write_copied (s, bounce, buf, to - offset, offset);
 
-    if (r < 0)
-      return r;
+    r = write_copied (s, bounce, buf, to - offset, offset);
     buf += to - offset;
     offset = to;
   }
-  return 0;
+  bounce_give (&s->bounces, bounce);
+  return r;
 }
 
 /* The same for any range: what shares its last block with the end of the file
@@ -200,22 +214,21 @@ static int
 write_zeros (struct store_direct *s, uint64_t count, uint64_t offset)
 {
   const size_t size = min64 (round_up (count, s->limits.block), BOUNCE_MAX);
-  CLEANUP_FREE uint8_t *zeros = NULL;
+  void *zeros;
+  int r = 0;
 
   if (count == 0)
     return 0;
-  zeros = new_bounce (s, size);
+  zeros = bounce_take (&s->bounces);
   if (zeros == NULL)
     return -ENOMEM;
   memset (zeros, 0, size);
-  for (uint64_t n; count > 0; count -= n, offset += n) {
-    int r;
-
+  for (uint64_t n; r == 0 && count > 0; count -= n, offset += n) {
     n = min64 (count, size);
-    if ((r = write_locked (s, zeros, n, offset)) < 0)
-      return r;
+    r = write_locked (s, zeros, n, offset);
   }
-  return 0;
+  bounce_give (&s->bounces, zeros);
+  return r;
 }
 
 /* Only whole pages and blocks are zeroed by the file system: for a part of
@@ -316,6 +329,7 @@ direct_close (struct store *store)
   struct store_direct *s = (struct store_direct *) store;
 
   pthread_mutex_destroy (&s->locks.mutex);
+  bounce_pool_destroy (&s->bounces);
   store_close (s->cached);
   store_close (s->direct);
   free (s);
@@ -363,6 +377,7 @@ store_direct_new (struct store *direct, struct store *cached,
     s->limits.block = limits->memory;
   s->granule = s->limits.block > page ? s->limits.block : page;
   pthread_mutex_init (&s->locks.mutex, NULL);
+  bounce_pool_init (&s->bounces, BOUNCE_MAX, s->limits.block);
   return &s->store;
 }
 

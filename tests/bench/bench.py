@@ -31,6 +31,7 @@ MiB = 1 << 20
 GiB = 1 << 30
 TiB = 1 << 40
 CLUSTER = 65536
+LAYERS = 100                    # of a long chain
 
 # What, workloads, against whom, at least how many times as fast.  For each
 # server the first that fits counts.
@@ -56,7 +57,19 @@ TARGETS = [
     ("nbdcopy into either, a request at a time", "z*/into-one", "qemu-nbd",
      1.0),
     ("4 KiB reads of compressed images", "z*/seq-4k-*", "qemu-nbd", 8.0),
+    ("1 MiB reads of zlib, one at a time", "zlib/*-1m-d1", "qemu-nbd", 3.0),
+    ("1 MiB reads of zstd, one at a time", "zstd/*-1m-d1", "qemu-nbd", 2.0),
+    ("nbdcopy of a pair", "pair/copy", "qemu-nbd", 1.2),
+    ("fifty clients of one image", "*/storm-*", "qemu-nbd", 1.0),
+    ("block status, cold", "map/*-cold", "qemu-nbd", 1.0),
     ("block status", "map/*", "qemu-nbd", 10.0),
+    ("the first seconds", "open/*", "qemu-nbd", 1.0),
+    ("far away, compressed", "far/z*-seq-1m", "qemu-nbd", 10.0),
+    ("far away, plain and maps", "far/*-*m*", "qemu-nbd", 4.0),
+    ("far away, at random", "far/*-rand", "qemu-nbd", 0.97),
+    ("a long chain, 4 KiB", "chain-*/read-4k", "qemu-nbd", 4.0),
+    ("a long chain, block status", "chain-*/map", "qemu-nbd", 1.0),
+    ("past the page cache", "*/direct/*", "qemu-nbd", 1.0),
 ]
 
 # The same for memory: at most so many KiB above nbdkit file.
@@ -145,11 +158,26 @@ def is_compressing(image):
     return image.startswith("into")
 
 
+# What images behind a server that is far away are called, and past the page
+# cache.
+FAR = "far:"
+DIRECT = "direct:"
+FAR_URI = "nbd+unix:///?socket=far"
+
+
 def nbdkit(*what):
-    return lambda sock, image: [
-        "nbdkit", "-f", "-U", sock, *what, "file", image,
-        *(["qcow2ext-passphrase=+phrase"] if is_encrypted(image) else []),
-        *(["qcow2ext-compress=true"] if is_compressing(image) else [])]
+    def argv(sock, image):
+        cmd = ["nbdkit", "-f", "-U", sock, *what]
+        if image.startswith(FAR):
+            return [*cmd, "-r", "nbd", "uri=" + FAR_URI]
+        if image.startswith(DIRECT):
+            return [*cmd, "file", image[len(DIRECT):], "qcow2ext-direct=true"]
+        if is_encrypted(image):
+            return [*cmd, "file", image, "qcow2ext-passphrase=+phrase"]
+        if is_compressing(image):
+            return [*cmd, "file", image, "qcow2ext-compress=true"]
+        return [*cmd, "file", image]
+    return argv
 
 
 # How QEMU is told to open an encrypted image.
@@ -163,12 +191,20 @@ COMPRESS = "driver=compress,file.driver=qcow2,file.file.filename="
 def qemu_nbd(cmd):
     # QEMU's default for aio, threads, is as fast here as io_uring; so is its
     # default for the cache, which is the page cache that nbdkit uses too.
-    return lambda sock, image: [
-        *cmd, "-t", "-k", sock, "-e", "16",
-        "--cache=writeback", "--aio=threads", "--discard=unmap",
-        *([*SECRET, "--image-opts", LUKS + image] if is_encrypted(image)
-          else ["--image-opts", COMPRESS + image] if is_compressing(image)
-          else ["-f", "qcow2", image])]
+    def argv(sock, image):
+        start = [*cmd, "-t", "-k", sock, "-e", "64", "--aio=threads"]
+        if image.startswith(FAR):
+            return [*start, "-r", "-f", "qcow2", FAR_URI]
+        if image.startswith(DIRECT):
+            return [*start, "--cache=none", "-f", "qcow2",
+                    image[len(DIRECT):]]
+        start += ["--cache=writeback", "--discard=unmap"]
+        if is_encrypted(image):
+            return [*start, *SECRET, "--image-opts", LUKS + image]
+        if is_compressing(image):
+            return [*start, "--image-opts", COMPRESS + image]
+        return [*start, "-f", "qcow2", image]
+    return argv
 
 
 def qcow2dec(cmd):
@@ -395,6 +431,29 @@ class Files:
                 self.path(name), "--size", "64T", "--data", "0=7", *options)
         return name, name
 
+    def chain(self):
+        """As many layers as few have, on one that is full."""
+        self.allocated("internal")
+        if self.once("chain"):
+            below = "internal.qcow2"
+            for i in range(1, LAYERS):
+                name = "chain-%d.qcow2" % i
+                self.create(name, opt.size, "backing_file=" + below,
+                            "backing_fmt=qcow2")
+                run("qemu-io", "-c", "write -q -P %d %d 64k" % (
+                    i, i * opt.size // LAYERS & -CLUSTER), name, cwd=self.dir)
+                below = name
+        return "chain-%d.qcow2" % (LAYERS - 1), "data.raw"
+
+    def map_far(self):
+        """64 GiB, one cluster of each table allocated."""
+        if self.once("far-map"):
+            self.create("far-map.qcow2", "64G")
+            run("qemu-io", *(w for i in range(128) for w in
+                             ("-c", "write -q %dM 64k" % (i * 512))),
+                "far-map.qcow2", cwd=self.dir)
+        return "far-map.qcow2"
+
     def remove(self):
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -550,13 +609,147 @@ class Copy(Compressed):
     def measure(self, sock, pid):
         while not os.path.exists(sock):
             time.sleep(0.001)
-        time.sleep(0.05)
+        # A virtual machine gets memory when it first touches it: copy once, to
+        # warm up.
+        run("nbdcopy", "nbd+unix:///?socket=" + sock, "null:")
         cpu = processor_time(pid)
         start = time.monotonic()
         run("nbdcopy", "nbd+unix:///?socket=" + sock, "null:")
         end = time.monotonic()
         n = opt.compressed_size / MiB
         return n / (end - start), (processor_time(pid) - cpu) / n
+
+
+class CopyPair(Copy):
+    """A copy of a pair."""
+
+    def __init__(self):
+        super().__init__("pair")
+
+    def image(self, files, server):
+        image, raw = files.allocated("pair-raw")
+        return raw if server.name == "file" else image
+
+    def measure(self, sock, pid):
+        rate, cpu = super().measure(sock, pid)
+        # Of what is copied here.
+        factor = opt.size / opt.compressed_size
+        return rate * factor, cpu / factor
+
+
+class Large(Compressed):
+    """Large reads, one at a time."""
+
+    def __init__(self, kind, order):
+        super().__init__(kind, 1)
+        self.name = "%s/%s-1m-d1" % (kind, order[:4].replace("sequ", "seq"))
+        self.args = ["--op=read", "--block=%d" % MiB, "--depth=1",
+                     "--order=" + order, "--seconds=%g" % opt.seconds]
+
+
+class Storm(Compressed):
+    """Fifty clients that read the same few MiB, as those of one golden image
+    do."""
+
+    def __init__(self, kind):
+        super().__init__(kind, 1)
+        self.name = kind + "/storm-64k-50c"
+        self.args = ["--op=read", "--block=65536", "--depth=1",
+                     "--order=random", "--size=%d" % (12 * MiB),
+                     "--connections=50", "--seconds=%g" % opt.seconds]
+
+
+class Far(Workload):
+    """Over a server whose answers take 20 ms."""
+    read_only_servers = True
+
+    def __init__(self, kind):
+        super().__init__("far/%s" % kind, "disk")
+        self.kind = kind
+        if kind == "map-64g":
+            self.unit = "s"
+
+    def can(self, server):
+        return server.name not in ("file", "qcow2dec")
+
+    def image(self, files, server):
+        if self.kind == "map-64g":
+            return files.map_far()
+        if self.kind.startswith("plain"):
+            return files.allocated("internal")[0]
+        return files.compressed(self.kind.split("-")[0])[0]
+
+    def cell(self, server, files):
+        sock = files.path("far")
+        if os.path.exists(sock):
+            os.unlink(sock)
+        far = subprocess.Popen(["nbdkit", "-f", "-r", "-U", sock,
+                                "--filter=delay", "file",
+                                self.image(files, server), "rdelay=20ms"],
+                               cwd=files.dir, stdin=subprocess.DEVNULL)
+        try:
+            while not os.path.exists(sock):
+                time.sleep(0.001)
+            real, self.image = self.image, lambda *_: FAR
+            return super().cell(server, files)
+        finally:
+            self.image = real
+            far.terminate()
+            far.wait()
+
+    def measure(self, sock, pid):
+        if self.kind == "map-64g":
+            r = self.load(sock, pid, "--op=map")
+            return r["seconds"], r["server_cpu"]
+        r = self.load(sock, pid, "--op=read", "--depth=1", *(
+            ["--block=65536", "--order=random"] if self.kind.endswith("rand")
+            else ["--block=%d" % MiB, "--order=sequential"]),
+            "--seconds=%g" % opt.seconds)
+        n = max(r["requests"], 1)
+        return n / r["seconds"], r["server_cpu"] / n
+
+
+class Chain(Allocated):
+    read_only_servers = True
+
+    def __init__(self):
+        super().__init__("disk", "chain", "read", 4096, 1)
+        self.name = "chain-%d/read-4k" % LAYERS
+
+    def image(self, files, server):
+        image, raw = files.chain()
+        return raw if server.name == "file" else image
+
+    def fill_cache(self, sock, pid, files, image):
+        super().fill_cache(sock, pid, files,
+                           "pair" if image == "data.raw" else "internal.qcow2")
+
+
+class ChainMap(Chain):
+    unit = "s"
+
+    def __init__(self):
+        super().__init__()
+        self.name = "chain-%d/map" % LAYERS
+
+    def measure(self, sock, pid):
+        r = self.load(sock, pid, "--op=map")
+        return r["seconds"], r["server_cpu"]
+
+
+class Direct(Allocated):
+    """Past the page cache."""
+    cached = False
+
+    def __init__(self, op, block):
+        super().__init__("disk", "pair-raw", op, block, 1)
+        self.name = self.name.replace("pair-raw/", "direct/")
+
+    def can(self, server):
+        return server.name in ("qcow2ext", "before", "qemu-nbd")
+
+    def image(self, files, server):
+        return DIRECT + super().image(files, server)
 
 
 class CopyInto(Copy):
@@ -610,7 +803,7 @@ class Map(Workload):
         super().__init__("map/" + what, "disk")
 
     def image(self, files, server):
-        image, raw = files.full_map() if self.name == "map/full-1t" \
+        image, raw = files.full_map() if "full-1t" in self.name \
             else files.fragmented_map()
         return raw if server.name == "file" else image
 
@@ -621,6 +814,36 @@ class Map(Workload):
     def measure(self, sock, pid):
         r = self.load(sock, pid, "--op=map")
         return r["seconds"], r["server_cpu"]
+
+
+class ColdMap(Map):
+    """What the page cache has of the image is dropped first."""
+    cached = False
+
+    def __init__(self, what):
+        super().__init__(what)
+        self.name += "-cold"
+
+    def image(self, files, server):
+        name = super().image(files, server)
+        with open(files.path(name), "rb") as f:
+            os.fdatasync(f.fileno())
+            os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return name
+
+
+class FirstWrite(FirstTouch):
+    """From the server's start until the first write is flushed."""
+    unit = "s"
+
+    def __init__(self, kind):
+        super().__init__("disk", kind, "flush16-4k")
+        self.name = "open/%s-first-write" % kind
+
+    def measure(self, sock, pid):
+        self.load(sock, pid, "--op=write", "--count=1", "--block=4096",
+                  "--size=65536", "--flush-every=1")
+        return time.monotonic() - self.started, processor_time(pid)
 
 
 class Open(Workload):
@@ -657,9 +880,17 @@ def all_workloads():
                 w.append(FirstTouch(where, kind, what))
     for kind in ("zlib", "zstd"):
         w += [Copy(kind), Compressed(kind, 1), Compressed(kind, 16),
+              Large(kind, "sequential"), Large(kind, "random"), Storm(kind),
               CopyInto(kind, False), CopyInto(kind, True)]
-    w += [Map("full-1t"), Map("fragmented-64g")]
-    w += [Open("pair"), Open("internal")]
+    w += [CopyPair()]
+    w += [Map("full-1t"), Map("fragmented-64g"), ColdMap("full-1t")]
+    w += [Open("pair"), Open("internal"), FirstWrite("pair"),
+          FirstWrite("internal")]
+    w += [Far(what) for what in ("zlib-seq-1m", "zstd-seq-1m", "plain-seq-1m",
+                                 "zlib-rand", "map-64g")]
+    w += [Chain(), ChainMap()]
+    w += [Direct(op, block) for op in ("read", "write")
+          for block in (4096, MiB)]
     return w
 
 

@@ -39,9 +39,29 @@ for attempt in range (3):
         assert b.to_bytearray () == b"%07d\n" % i * 8192, i
 h.shutdown ()
 END
-serve_log s --filter="$qcow2ext" file x.qcow2 qcow2ext-data-file="$(uri far)"
+# Each request is to reach the far server.
+serve_log s --filter="$qcow2ext" file x.qcow2 \
+          qcow2ext-data-file="$(uri far)" qcow2ext-read-ahead-size=0
 timeout 100 "$PYTHON" client.py "$(uri s)"
 stop s
 cat s.log
 grep -q 'connection to the NBD server is lost' s.log
+clean
+
+# The same for what is read ahead.
+cat > client.py <<'END'
+import nbd, subprocess, sys
+h = nbd.NBD ()
+h.connect_uri (sys.argv[1])
+for i in range (256):
+    assert h.pread (65536, i * 65536) == b"%07d\n" % i * 8192, i
+    if i in (5, 60):
+        # Chunks are under way.
+        subprocess.check_call (["./restart"])
+h.shutdown ()
+END
+serve_log s --filter="$qcow2ext" file x.qcow2 qcow2ext-data-file="$(uri far)"
+timeout 100 "$PYTHON" client.py "$(uri s)"
+stop s
+cat s.log
 clean
