@@ -13,7 +13,7 @@ if [ "${QCOW2EXT_TEST_LONG:-0}" -gt 0 ]; then
     exit
 fi
 "$PYTHON" "$srcdir/history/clients.py" --self-test
-seconds=20
+seconds=12
 [ "${QCOW2EXT_TEST_SHORT:-}" ] || seconds=110
 "${clients[@]}" --seed 1 --seconds $seconds --lies
 # Our server, and the one with the data, stop for moments, as on a busy machine.
