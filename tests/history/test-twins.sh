@@ -11,7 +11,7 @@ requires_nbd_module
 # QCOW2EXT_TEST_LONG=N: for N minutes, with fresh seeds.
 histories=30
 [ -z "${QCOW2EXT_TEST_SHORT:-}" ] || histories=12
-args=(--seed 1 --histories $histories)
+args=(--seed 1 --histories "$histories")
 if [ "${QCOW2EXT_TEST_LONG:-0}" -gt 0 ]; then
     args=(--seconds $((60 * QCOW2EXT_TEST_LONG)) --jobs 2)
 fi
