@@ -8,27 +8,28 @@
  *   LOADING --read--> READY --all taken, too old, or memory is short--> gone
  *           --failed, or changed meanwhile--> gone
  *
- * A request takes what it finds in chunks, waits for those that are LOADING,
- * and reads the rest itself; a chunk that fails is read again by whoever wants
- * it, and that says what is wrong.
+ * A request copies from the chunks that cover its range, waits for those of them
+ * that are LOADING, and reads the rest itself.  The range of a chunk that failed
+ * is read again by the request that wants it, which reports the error.
  *
- * Invariants: chunks in the list do not overlap.  A chunk in the list holds
- * what the store holds: a change takes those that it touches out of the list
- * before it begins, and while one is under way none comes in.  A chunk that is
- * out of the list is freed by the last that uses it: a request that found it
- * before a change began may get what was there before that.  What is in the list takes
- * no more than the memory given.
+ * Invariants:
+ * - Chunks in the list do not overlap, and take no more than the memory given.
+ * - A chunk in the list holds what the store holds: a change takes the chunks of
+ *   its range out of the list before it begins, and while a change is under way
+ *   no chunk comes in.
+ * - A chunk out of the list is freed by its last user.  A request that found it
+ *   before a change began may get the data from before that change.
  *
- * A chunk that takes too long halves how far is read ahead, since it keeps
- * others from a path that is narrow, and the last client waits for it when it
- * goes; one that does not doubles it.
+ * A chunk that takes too long halves how far is read ahead: on a narrow path it
+ * delays other requests, and the last client's leaving.  Any other chunk doubles
+ * it.
  *
- * Somebody else may change what is far away.  Whoever serves it from two places
- * gets what he asked for, but a chunk is not kept for longer than seconds.
+ * Another program may change a file that is far away.  Nothing is promised for
+ * that case, but a chunk is not kept for longer than seconds.
  *
- * Threads are started when there is something to do for the first time, long
- * after the server has forked, with all signals blocked; they end before inner
- * is closed.  One lock guards everything here, and is not held during I/O.
+ * Threads are started for the first chunk, long after the server has forked, with
+ * all signals blocked; they end before inner is closed.  One lock guards
+ * everything here, and is not held during I/O.
  */
 
 #include "build-config.h"
@@ -49,8 +50,8 @@
 #define REQUESTS 4              /* at least, for a window */
 #define MOST_PART (UINT64_C (1) << 20)
 
-/* A second request to a store that is serial only waits for the first, but so
- * the store is never without one.  What counts there is how much each brings.
+/* A serial store does one request after another: a second thread keeps it from
+ * being idle, a third one gains nothing, and large requests gain most.
  */
 #define THREADS_SERIAL 2
 #define MOST_PART_SERIAL (UINT64_C (4) << 20)
@@ -171,8 +172,8 @@ take_out_old (struct store_ahead *s, uint64_t time)
   }
 }
 
-/* Makes room for so many bytes.  What nobody uses and was not wanted for
- * longest goes first.
+/* Makes room for so many bytes: the oldest chunks without users go.  Returns
+ * false if that is not enough.
  */
 static bool
 make_room (struct store_ahead *s, uint64_t bytes)
@@ -210,7 +211,7 @@ order (struct store_ahead *s, uint64_t start, uint64_t end, uint64_t time)
   return true;
 }
 
-/* What is ahead leaves room for the part that is being taken. */
+/* Windows leave room for the chunk that requests are taking from. */
 static size_t
 most_reach (const struct store_ahead *s)
 {

@@ -3,10 +3,10 @@
  *
  * A batch of clusters at a time:
  *
- *   1. look up which there are; those that are in the cache of decoded clusters
- *      need no input
- *   2. read the input of the others: what lies side by side in the image file,
- *      or nearly, with one request to the store
+ *   1. look up the clusters; those in the cache of decoded clusters need no
+ *      input
+ *   2. read the input of the others: one request to the store for clusters that
+ *      lie side by side in the image file, or nearly
  *   3. decode, on as many processors as are free, each cluster into the guest's
  *      buffer or through the cache
  *

@@ -1,10 +1,11 @@
 /* qcow2ext: brings several L2 tables into memory at once.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * A map of a disk wants one table after the other.  Far away, each costs a
+ * The map of a disk needs one table after the other.  Far away, each costs a
  * round trip; on a local disk that is cold, the kernel can fetch them side by
- * side if it is told.  What a request wants is known.  A request that goes on
- * where the last one ended has another one behind it, most likely as large.
+ * side if it is told.  The range of a request says which tables it needs.  A
+ * request that begins where the last one ended has, most likely, another one
+ * behind it that is as large.
  */
 
 #include "build-config.h"
