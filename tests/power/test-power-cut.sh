@@ -14,7 +14,9 @@ requires unshare --mount true
 requires test -w /dev/fuse
 
 # QCOW2EXT_TEST_LONG=N: N times as much, with fresh seeds.
-args=(--seed 1 --states 40)
+states=40
+[ -z "${QCOW2EXT_TEST_SHORT:-}" ] || states=24
+args=(--seed 1 --states "$states")
 if [ "${QCOW2EXT_TEST_LONG:-0}" -gt 0 ]; then
     args=(--rounds $((5 * QCOW2EXT_TEST_LONG)) --requests 200)
 fi
