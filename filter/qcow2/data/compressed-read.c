@@ -161,19 +161,20 @@ read_group (void *opaque, size_t index)
   return 0;
 }
 
-/* Without memory for it, there is no input. */
+/* Without memory for it, there is no input.  Clusters that lie apart in a file
+ * that is near are read by those who decode them.
+ */
 static void
 read_input (struct batch_read *b)
 {
+  const bool far = b->layer->file->far;
   const size_t total = make_groups (b, order_input (b));
 
-  if (b->groups == b->pieces)   /* nothing is gained by reading it here */
-    if (!b->layer->file->far)
-      return;
+  if (b->groups == b->pieces && !far)
+    return;
   b->input = total ? malloc (total) : NULL;
   if (b->input)
-    crew_run (b->layer->file->far ? b->layer->waiters : NULL, b->groups,
-              read_group, b);
+    crew_run (far ? b->layer->waiters : NULL, b->groups, read_group, b);
 }
 
 /* --- step 3 --- */
