@@ -12,8 +12,7 @@
  * that are LOADING, and reads the rest itself.  The range of a chunk that failed
  * is read again by the request that wants it, which reports the error.
  *
- * Invariants:
- * - Chunks in the list do not overlap, and take no more than the memory given.
+ * Invariants, beside those of the list (chunks.h):
  * - A chunk in the list holds what the store holds: a change takes the chunks of
  *   its range out of the list before it begins, and while a change is under way
  *   no chunk comes in.
@@ -43,6 +42,7 @@
 
 #include "base/bits.h"
 #include "base/cleanup.h"
+#include "chunks.h"
 #include "store-ahead.h"
 #include "streams.h"
 
@@ -56,12 +56,11 @@
 #define THREADS_SERIAL 2
 #define MOST_PART_SERIAL (UINT64_C (4) << 20)
 
-/* From how long a request takes it pays to read ahead, how long a chunk may
- * take, and how long what was read is good for, in nanoseconds.
+/* From how long a request takes it pays to read ahead, and how long a chunk may
+ * take, in nanoseconds.
  */
 #define SLOW UINT64_C (1000000)
 #define TOO_LONG UINT64_C (1000000000)
-#define KEEP UINT64_C (5000000000)
 
 /* How far is read ahead at least, bytes. */
 #define LEAST_REACH ((size_t) 512 << 10)
@@ -69,24 +68,9 @@
 /* How far from the end of the last request the next one may be. */
 #define SLACK (UINT64_C (64) << 10)
 
-enum chunk_state { QUEUED, LOADING, READY, FAILED };
-
-struct chunk {
-  struct chunk *next, **link;   /* in the list, oldest first; what refers to
-                                   this one */
-  uint64_t start, end;          /* bytes */
-  enum chunk_state state;
-  bool listed;
-  unsigned users;
-  uint64_t taken;               /* bytes that requests have got */
-  uint64_t when;                /* it was ordered */
-  uint8_t *data;                /* from LOADING on */
-};
-
 struct store_ahead {
   struct store store;           /* its name is that of inner */
   struct store *inner;
-  size_t memory;                /* the most, bytes */
   unsigned threads_max;
   unsigned requests;            /* for a window, at least */
   uint64_t most_part;           /* of a chunk, bytes */
@@ -95,8 +79,7 @@ struct store_ahead {
   pthread_cond_t work;          /* there is a QUEUED chunk, or closing is set */
   pthread_cond_t loaded;        /* a chunk is no longer LOADING */
   struct streams streams;
-  struct chunk *chunks, **last; /* where the next one comes */
-  size_t bytes;                 /* of chunks in the list */
+  struct chunk_list chunks;
   size_t reach;                 /* how far to read ahead, of all streams
                                    together, bytes */
   size_t reading;               /* bytes that requests read themselves */
@@ -116,106 +99,13 @@ now (void)
   return ts.tv_sec * UINT64_C (1000000000) + ts.tv_nsec;
 }
 
-/* --- chunks; all under the lock --- */
-
-static void
-free_chunk (struct chunk *c)
-{
-  free (c->data);
-  free (c);
-}
-
-static void
-unlist (struct store_ahead *s, struct chunk *c)
-{
-  *c->link = c->next;
-  *(c->next ? &c->next->link : &s->last) = c->link;
-  c->listed = false;
-  s->bytes -= c->end - c->start;
-}
-
-static void
-take_out (struct store_ahead *s, struct chunk *c)
-{
-  unlist (s, c);
-  if (c->users == 0)
-    free_chunk (c);
-}
-
-static void
-release (struct chunk *c)
-{
-  if (--c->users == 0 && !c->listed)
-    free_chunk (c);
-}
-
-static void
-take_out_range (struct store_ahead *s, uint64_t start, uint64_t end)
-{
-  struct chunk *next;
-
-  for (struct chunk *c = s->chunks; c; c = next) {
-    next = c->next;
-    if (c->start < end && start < c->end)
-      take_out (s, c);
-  }
-}
-
-static void
-take_out_old (struct store_ahead *s, uint64_t time)
-{
-  struct chunk *next;
-
-  for (struct chunk *c = s->chunks; c && time - c->when > KEEP; c = next) {
-    next = c->next;
-    take_out (s, c);
-  }
-}
-
-/* Makes room for so many bytes: the oldest chunks without users go.  Returns
- * false if that is not enough.
- */
-static bool
-make_room (struct store_ahead *s, uint64_t bytes)
-{
-  while (s->bytes + bytes > s->memory) {
-    struct chunk *c = s->chunks;
-
-    while (c && (c->users || c->state != READY))
-      c = c->next;
-    if (c == NULL)
-      return false;
-    take_out (s, c);
-  }
-  return true;
-}
-
-/* Orders a chunk, unless one of its bytes is there. */
-static bool
-order (struct store_ahead *s, uint64_t start, uint64_t end, uint64_t time)
-{
-  struct chunk *c;
-
-  for (c = s->chunks; c; c = c->next)
-    if (c->start < end && start < c->end)
-      return true;
-  if (!make_room (s, end - start) || (c = malloc (sizeof *c)) == NULL)
-    return false;
-  *c = (struct chunk) {
-    .link = s->last, .start = start, .end = end, .state = QUEUED,
-    .listed = true, .when = time,
-  };
-  *s->last = c;
-  s->last = &c->next;
-  s->bytes += end - start;
-  return true;
-}
+/* --- loading; all under the lock --- */
 
 /* Windows leave room for the chunk that requests are taking from. */
 static size_t
 most_reach (const struct store_ahead *s)
 {
-  return s->memory / (s->requests + 1) * s->requests;
+  return s->chunks.memory / (s->requests + 1) * s->requests;
 }
 
 /* Learns from how long a chunk took. */
@@ -245,22 +135,12 @@ load (struct store_ahead *s, struct chunk *c)
   adapt (s, now () - begun);
   c->state = r < 0 ? FAILED : READY;
   if (r < 0 && c->listed)
-    unlist (s, c);
+    chunks_unlist (&s->chunks, c);
   pthread_cond_broadcast (&s->loaded);
-  release (c);
+  chunk_release (c);
 }
 
 /* --- threads --- */
-
-static struct chunk *
-find_queued (const struct store_ahead *s)
-{
-  struct chunk *c = s->chunks;
-
-  while (c && c->state != QUEUED)
-    c = c->next;
-  return c;
-}
 
 static void *
 ahead_thread (void *opaque)
@@ -269,7 +149,7 @@ ahead_thread (void *opaque)
 
   LOCK_FOR_SCOPE (&s->lock);
   while (!s->closing) {
-    struct chunk *c = find_queued (s);
+    struct chunk *c = chunks_find_queued (&s->chunks);
 
     if (c)
       load (s, c);
@@ -313,7 +193,7 @@ read_ahead (struct store_ahead *s, uint64_t offset, uint64_t count)
   uint64_t start, end, part, size;
   unsigned chunks = 0;
 
-  take_out_old (s, time);
+  chunks_drop_old (&s->chunks, time);
   streams_note (&s->streams, offset, count, SLACK + s->reading,
                 s->reach, s->requests, s->most_part, &start, &end, &part);
   if (start == end || !s->slow || s->changes
@@ -321,27 +201,12 @@ read_ahead (struct store_ahead *s, uint64_t offset, uint64_t count)
     return;
   end = min64 (end, size);
   for (; start < end; start += part) {
-    if (!order (s, start, min64 (start + part, end), time))
+    if (!chunks_order (&s->chunks, start, min64 (start + part, end), time))
       break;
     chunks++;
   }
   if (chunks)
     call_threads (s, chunks);
-}
-
-/* Finds the chunk that holds offset.  If there is none, *count is cut down to
- * where the next one begins.  Under the lock.
- */
-static struct chunk *
-find_chunk (const struct store_ahead *s, uint64_t offset, size_t *count)
-{
-  for (struct chunk *c = s->chunks; c; c = c->next) {
-    if (offset >= c->start && offset < c->end)
-      return c;
-    if (c->start > offset && c->start - offset < *count)
-      *count = c->start - offset;
-  }
-  return NULL;
 }
 
 /* Copies from the chunk that holds offset, as much as it has.  Returns how
@@ -366,9 +231,9 @@ take (struct store_ahead *s, struct chunk *c, void *buf, size_t count,
     memcpy (buf, c->data + (offset - c->start), n);
     pthread_mutex_lock (&s->lock);
     if (c->taken >= c->end - c->start && c->listed)
-      unlist (s, c);
+      chunks_unlist (&s->chunks, c);
   }
-  release (c);
+  chunk_release (c);
   return n;
 }
 
@@ -401,7 +266,7 @@ ahead_pread (struct store *store, void *buf, size_t count, uint64_t offset)
   read_ahead (s, offset, count);
   while (count > 0) {
     size_t n = count;
-    struct chunk *c = find_chunk (s, offset, &n);
+    struct chunk *c = chunks_find (&s->chunks, offset, &n);
 
     if (c)
       n = take (s, c, p, count, offset);
@@ -420,7 +285,7 @@ change_begin (struct store_ahead *s, uint64_t count, uint64_t offset)
 {
   LOCK_FOR_SCOPE (&s->lock);
   s->changes++;
-  take_out_range (s, offset, offset + count);
+  chunks_drop_range (&s->chunks, offset, offset + count);
 }
 
 static int
@@ -511,7 +376,7 @@ ahead_close (struct store *store)
   }
   for (unsigned i = 0; i < s->threads; i++)
     pthread_join (s->thread[i], NULL);
-  take_out_range (s, 0, UINT64_MAX);
+  chunks_drop_range (&s->chunks, 0, UINT64_MAX);
   pthread_cond_destroy (&s->work);
   pthread_cond_destroy (&s->loaded);
   pthread_mutex_destroy (&s->lock);
@@ -538,7 +403,7 @@ store_ahead_new (struct store *inner, size_t memory, bool serial)
 {
   struct store_ahead *s;
 
-  if (memory == 0)
+  if (memory < LEAST_REACH)
     return inner;
   s = calloc (1, sizeof *s);
   if (s == NULL) {
@@ -549,8 +414,7 @@ store_ahead_new (struct store *inner, size_t memory, bool serial)
   s->store = *inner;            /* all of it is constant */
   s->store.ops = &ahead_ops;
   s->inner = inner;
-  s->last = &s->chunks;
-  s->memory = memory;
+  chunks_init (&s->chunks, memory);
   s->threads_max = serial ? THREADS_SERIAL : THREADS_MAX;
   s->requests = serial ? THREADS_SERIAL : REQUESTS;
   s->most_part = serial ? MOST_PART_SERIAL : MOST_PART;

@@ -489,6 +489,7 @@ main (void)
 {
   main_thread = pthread_self ();
   CHECK (store_ahead_new (&far.store, 0, false) == &far.store);
+  CHECK (store_ahead_new (&far.store, (512 << 10) - 1, false) == &far.store);
   test_in_order (false);
   test_in_order (true);
   test_not_in_order ();
