@@ -1,4 +1,4 @@
-/* qcow2ext: how much memory the caches of an image may take.
+/* qcow2ext: how much memory the tables of an image may take.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * An image of a directory gets an eighth of what is left of the budget when it
@@ -19,41 +19,29 @@
 #define LEAST 65536
 
 static pthread_mutex_t share_lock = PTHREAD_MUTEX_INITIALIZER;
-static struct cache_share taken;
+static size_t taken;
 
-/* What a cache of that size has left of it for the next one. */
-static size_t
-share_of (size_t size, size_t taken_of_it)
-{
-  const size_t left = size > taken_of_it ? size - taken_of_it : 0;
-  const size_t least = size < LEAST ? size : LEAST;
-
-  return left / PART > least ? left / PART : least;
-}
-
-struct cache_share
+size_t
 cache_share_take (void)
 {
-  struct cache_share share = { config.l2_cache_size,
-                               config.decoded_cache_size };
+  const size_t size = config.l2_cache_size;
+  const size_t least = size < LEAST ? size : LEAST;
+  size_t left, share;
 
   if (!config.directory)
-    return share;
+    return size;
   LOCK_FOR_SCOPE (&share_lock);
-  share.l2 = share_of (config.l2_cache_size, taken.l2);
-  share.decoded = share_of (config.decoded_cache_size, taken.decoded);
-  taken.l2 += share.l2;
-  taken.decoded += share.decoded;
+  left = size > taken ? size - taken : 0;
+  share = left / PART > least ? left / PART : least;
+  taken += share;
   return share;
 }
 
 void
-cache_share_return (struct cache_share *share)
+cache_share_return (size_t share)
 {
-  if (config.directory) {
-    LOCK_FOR_SCOPE (&share_lock);
-    taken.l2 -= share->l2;
-    taken.decoded -= share->decoded;
-  }
-  *share = (struct cache_share) { 0, 0 };
+  if (!config.directory)
+    return;
+  LOCK_FOR_SCOPE (&share_lock);
+  taken -= share;
 }

@@ -1,4 +1,4 @@
-/* qcow2ext: how much memory the caches of an image may take.
+/* qcow2ext: how much memory the tables of an image may take.
  * SPDX-License-Identifier: BSD-3-Clause
  */
 
@@ -7,16 +7,11 @@
 
 #include <stddef.h>
 
-/* Bytes. */
-struct cache_share {
-  size_t l2, decoded;
-};
-
-/* Takes a share for an export that is opened, to be given back when it is
- * closed.  All exports of a single image have what the command line says, each;
- * those of a directory share it.
+/* Takes a share of the memory for L2 tables, in bytes, for an export that is
+ * opened, to be given back when it is closed.  All exports of a single image
+ * have what the command line says, each; those of a directory share it.
  */
-struct cache_share cache_share_take (void);
-void cache_share_return (struct cache_share *share);
+size_t cache_share_take (void);
+void cache_share_return (size_t share);
 
 #endif /* QCOW2EXT_CACHE_SHARE_H */

@@ -11,6 +11,8 @@
 #include "location.h"
 #include "data/write-options.h"
 
+struct decoded_cache;
+
 /* What the command line said.  Constant after config_complete. */
 struct config {
   char *image_path;             /* the plugin's file=, absolute, or the path
@@ -37,6 +39,7 @@ struct config {
   bool all_exports;             /* snapshots and bitmaps are exports, too */
   size_t l2_cache_size;         /* bytes */
   size_t decoded_cache_size;    /* bytes */
+  struct decoded_cache *decoded; /* of that size, for all images */
   size_t read_ahead_size;       /* bytes, for each store that is far away */
   char **bitmaps;               /* names */
   size_t nr_bitmaps;

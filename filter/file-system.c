@@ -15,6 +15,8 @@
  * data is copied to the page cache.  overlayfs takes that of its own inode as
  * well.  Where a write waits for a server, each thread fewer is a request
  * fewer under way.
+ *
+ * keeps_times: what asks a server may answer from what it remembers.
  */
 
 #include "build-config.h"
@@ -37,15 +39,17 @@
 #define XFS_SUPER_MAGIC 0x58465342
 #endif
 
+#define LOCAL { .seek_sees_cache = true, .one_writer = true, .keeps_times = true }
+
 static const struct {
   unsigned long magic;
   struct file_system properties;
 } table[] = {
-  { EXT4_SUPER_MAGIC, { .seek_sees_cache = true, .one_writer = true } },
-  { XFS_SUPER_MAGIC, { .seek_sees_cache = true, .one_writer = true } },
-  { BTRFS_SUPER_MAGIC, { .seek_sees_cache = true, .one_writer = true } },
-  { F2FS_SUPER_MAGIC, { .seek_sees_cache = true, .one_writer = true } },
-  { TMPFS_MAGIC, { .seek_sees_cache = true, .one_writer = true } },
+  { EXT4_SUPER_MAGIC, LOCAL },
+  { XFS_SUPER_MAGIC, LOCAL },
+  { BTRFS_SUPER_MAGIC, LOCAL },
+  { F2FS_SUPER_MAGIC, LOCAL },
+  { TMPFS_MAGIC, LOCAL },
   { NFS_SUPER_MAGIC, { .seek_sees_cache = true } },
   { SMB2_SUPER_MAGIC, { .seek_sees_cache = true } },
   { CIFS_SUPER_MAGIC, { .seek_sees_cache = true } },

@@ -15,6 +15,9 @@ struct file_system {
    * little else: more threads do not get more done.
    */
   bool one_writer;
+
+  /* The times of a file say whether somebody has changed it. */
+  bool keeps_times;
 };
 
 /* What is known of the file system that a descriptor's file is on. */

@@ -14,6 +14,7 @@
 #include "base/crew.h"
 #include "base/report.h"
 #include "config.h"
+#include "data/decoded-cache.h"
 #include "directory.h"
 #include "dump.h"
 #include "encryption.h"
@@ -76,6 +77,7 @@ qcow2ext_unload (void)
   directory_close ();
   crew_free (config.crew);
   crew_free (config.waiters);
+  decoded_cache_unref (config.decoded);
   config_free ();
 }
 
@@ -103,6 +105,11 @@ qcow2ext_config_complete (nbdkit_next_config_complete *next,
   /* Without them the same is done, only slower. */
   config.crew = crew_new (0);
   config.waiters = crew_new (WAITERS);
+  config.decoded = decoded_cache_new (config.decoded_cache_size);
+  if (config.decoded == NULL) {
+    nbdkit_error ("malloc: %m");
+    return -1;
+  }
   return next (nxdata);
 }
 

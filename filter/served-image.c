@@ -114,7 +114,7 @@ struct purpose {
   bool lock;
   bool serve;                   /* not only to see whether it is a good one */
   bool drop_cache;              /* of the data file, before it is read */
-  struct cache_share caches;
+  size_t l2_cache_size;
   const struct image_write_env *write_env;
 };
 
@@ -140,8 +140,8 @@ open_image (struct served_image *served, struct store *store,
     .write_env = purpose->write_env,
     .snapshot = purpose->export.kind == EXPORT_SNAPSHOT
                 ? purpose->export.name : NULL,
-    .l2_cache_size = purpose->caches.l2,
-    .decoded_cache_size = purpose->caches.decoded,
+    .l2_cache_size = purpose->l2_cache_size,
+    .decoded = config.decoded,
     .bitmaps = bitmaps,
     .nr_bitmaps = purpose->export.kind != EXPORT_BITMAP ? 0
                   : config.nr_bitmaps ? config.nr_bitmaps : 1,
@@ -217,9 +217,9 @@ served_image_validate (struct served_image *served)
   }
   if (store_open_own (fd, served->path, &store) < 0)
     return -1;
-  purpose.caches = cache_share_take ();
+  purpose.l2_cache_size = cache_share_take ();
   image = open_image (served, store, served->path, &st, &purpose);
-  cache_share_return (&purpose.caches);
+  cache_share_return (purpose.l2_cache_size);
   if (image == NULL)
     return -1;
   image_close (image);
@@ -320,7 +320,7 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
       posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
   }
 
-  purpose.caches = o->caches = cache_share_take ();
+  purpose.l2_cache_size = o->l2_cache_size = cache_share_take ();
   store = store_switch_open (backend, served->name ? &below : NULL, name,
                              !writable, config.serialize, fd);
   if (store == NULL)
@@ -349,7 +349,8 @@ served_image_close (struct open_image *o)
 {
   image_close (o->image);
   o->image = NULL;
-  cache_share_return (&o->caches);
+  cache_share_return (o->l2_cache_size);
+  o->l2_cache_size = 0;
 }
 
 /* Takes or changes one of the locks. */

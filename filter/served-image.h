@@ -67,7 +67,7 @@ struct open_image {
   struct image *image;
   struct image_write_env write_env; /* for as long as the image is open */
   struct image_key key;
-  struct cache_share caches;
+  size_t l2_cache_size;         /* bytes, of cache-share.h */
   bool has_failed;              /* changes were lost before it was opened:
                                    nothing is written, no flush succeeds */
 };

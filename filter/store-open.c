@@ -15,6 +15,7 @@
 #include "base/cleanup.h"
 #include "base/report.h"
 #include "config.h"
+#include "contents.h"
 #include "disk/format.h"
 #include "image-lock.h"
 #include "store-ahead.h"
@@ -80,7 +81,10 @@ make_store (struct named_files *files, const struct name_request *q, bool own,
   if (own)
     return store_open_own (fd, path, store);
   *store = store_file_new (fd, path);
-  return *store ? 0 : -errno;
+  if (*store == NULL)
+    return -errno;
+  (*store)->content = contents_number (fd, st);
+  return 0;
 }
 
 /* The file is on an NBD server, says the operator. */

@@ -13,6 +13,7 @@
 #include "toy-cipher.h"
 #include "image/image.h"
 #include "base/report.h"
+#include "data/decoded-cache.h"
 
 #define PATTERN_BYTES 65536
 #define FUZZ_DISK (256 << 10)
@@ -308,14 +309,16 @@ fuzz_open (struct memory_file *file)
     .opaque = &file[MEMORY_DATA],
   };
   const struct image_options options = {
-    .env = &env, .l2_cache_size = 8192, .decoded_cache_size = 65536,
+    .env = &env, .l2_cache_size = 8192, .decoded = decoded_cache_new (65536),
   };
   struct image *image;
+  int r;
 
   report_set_sink (sink);
-  return image_open (store_memory_new (&file[MEMORY_IMAGE], NULL,
-                                       MEMORY_IMAGE, false), &options, &image)
-    < 0 ? NULL : image;
+  r = image_open (store_memory_new (&file[MEMORY_IMAGE], NULL, MEMORY_IMAGE,
+                                    false), &options, &image);
+  decoded_cache_unref (options.decoded);
+  return r < 0 ? NULL : image;
 }
 
 void

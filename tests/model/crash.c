@@ -19,6 +19,7 @@
 #include "crash.h"
 #include "toy-cipher.h"
 #include "base/report.h"
+#include "data/decoded-cache.h"
 
 /* How long somebody who perhaps waits for us is waited for. */
 #define IMPATIENCE_NS 10000000
@@ -178,7 +179,7 @@ files_open (struct files *files, bool writable, size_t l2_cache,
     .env = &o.env,
     .write_env = writable ? &o.write_env : NULL,
     .l2_cache_size = l2_cache ? l2_cache : 1 << 20,
-    .decoded_cache_size = 1 << 20,
+    .decoded = decoded_cache_new (1 << 20),
     .write = files->write,
   };
   files->store = store_memory_new (&files->file[MEMORY_IMAGE], files->log,
@@ -187,6 +188,7 @@ files_open (struct files *files, bool writable, size_t l2_cache,
   memory_in_engine = true;
   r = image_open (files->store, &options, image);
   memory_in_engine = false;
+  decoded_cache_unref (options.decoded);
   return r;
 }
 

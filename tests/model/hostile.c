@@ -19,6 +19,7 @@
 #include "image/chain.h"
 #include "image/image.h"
 #include "base/report.h"
+#include "data/decoded-cache.h"
 
 /* Each word of what the guest writes begins with this; the sectors' numbers
  * follow.
@@ -473,7 +474,7 @@ open_image (struct session *s)
     .bitmaps = &run->bitmap,
     .nr_bitmaps = run->bitmap != NULL,
     /* So little that tables are evicted. */
-    .l2_cache_size = 4096, .decoded_cache_size = 65536, .warn = true,
+    .l2_cache_size = 4096, .decoded = decoded_cache_new (65536), .warn = true,
   };
   walk (s);
   s->messages = run->messages;
@@ -485,6 +486,7 @@ open_image (struct session *s)
   enter_engine (s);
   r = image_open (store, &options, &s->image);
   leave_engine (s);
+  decoded_cache_unref (options.decoded);
   if (r == 0) {
     s->size = image_size (s->image);
     s->was_dirty = s->image->top->header.incompatible & QCOW2_INCOMPAT_DIRTY;

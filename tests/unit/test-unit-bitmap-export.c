@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "image-maker.h"
+#include "data/decoded-cache.h"
 #include "image/chain.h"
 #include "image/image.h"
 
@@ -148,7 +149,7 @@ main (void)
   const char *const names[] = { name };
   const struct image_options options = {
     .env = &env, .bitmaps = names, .nr_bitmaps = 1,
-    .l2_cache_size = 1 << 20, .decoded_cache_size = 1 << 20,
+    .l2_cache_size = 1 << 20, .decoded = decoded_cache_new (1 << 20),
   };
   uint8_t *guest = malloc (spec.size);
   struct image *image;
@@ -158,6 +159,7 @@ main (void)
   if (image_open (store_memory_new (&file, NULL, MEMORY_IMAGE, false),
                   &options, &image) < 0)
     return EXIT_FAILURE;
+  decoded_cache_unref (options.decoded);
   for (unsigned i = 0; i < ROUNDS; i++)
     test_round (image, &file, i);
   image_close (image);

@@ -175,7 +175,9 @@ test_decoded (void)
   layer.geo.cluster_bits = CLUSTER_BITS;
   atomic_init (&layer.file_size, 2 * far);
   layer.decoded = decoded_cache_new (4 * cached * CLUSTER);
+  layer.content = decoded_cache_content (&store);
   other = layer;
+  other.content = decoded_cache_content (&store);
 
   /* Two in each host cluster. */
   for (uint64_t i = 0; i < cached; i++) {
@@ -216,7 +218,25 @@ test_decoded (void)
   for (uint64_t i = 0; i < 100; i++)
     CHECK (is_read (&layer, i * CLUSTER));
   CHECK (!is_read (&other, 5 * CLUSTER));
-  decoded_cache_free (layer.decoded);
+
+  /* Closing one. */
+  CHECK (!is_read (&layer, 5 * CLUSTER));
+  decoded_cache_drop_layer (layer.decoded, &other);
+  CHECK (is_read (&other, 5 * CLUSTER));
+  CHECK (!is_read (&layer, 5 * CLUSTER));
+
+  /* Layers of the same file, one of them closed. */
+  store.content = 1;
+  layer.content = decoded_cache_content (&store);
+  other.content = decoded_cache_content (&store);
+  CHECK (is_read (&layer, 5 * CLUSTER));
+  CHECK (!is_read (&other, 5 * CLUSTER));
+  decoded_cache_drop_layer (layer.decoded, &layer);
+  CHECK (!is_read (&other, 5 * CLUSTER));
+  store.content = 2;
+  other.content = decoded_cache_content (&store);
+  CHECK (is_read (&other, 5 * CLUSTER));
+  decoded_cache_unref (layer.decoded);
 }
 
 int

@@ -92,6 +92,10 @@ struct store {
   bool far;                     /* a request may take much longer than it does
                                    for a file, so that it pays to read ahead
                                    and several parts at once */
+  uint64_t content;             /* stands for what is in it: stores of which it
+                                   is the same hold the same, and nothing
+                                   changes that while they are open; 0: for
+                                   this one there is no such number */
   bool encrypted;               /* what was never written reads as noise and
                                    not as zeros; zero writes, and is never
                                    fast */

@@ -2,7 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * A decoded cluster is shared by all threads through a small cache, so that
- * reading it in small pieces decodes it once:
+ * reading it in small pieces decodes it once.  All images of a server share the
+ * cache; what belongs together in it has the same content (layer.h), so that
+ * overlays of one base decode that once:
  *
  *   absent --first reader--> LOADING --decoded--> READY --evicted--> absent
  *                               |
@@ -20,9 +22,6 @@
  * A cluster that is read as a whole goes past the cache, so that copying a disk
  * leaves it alone.  The second to read such a cluster not long after puts it
  * there: clients that read the same image come in numbers.
- *
- * Contexts and buffers of decoders wait in a list for the next thread that
- * wants one, so there are as many as threads that ever decoded at once.
  */
 
 #include "build-config.h"
@@ -38,6 +37,7 @@
 #include "base/random-key.h"
 #include "base/report.h"
 #include "data/decoded-cache.h"
+#include "data/decoder-pool.h"
 #include "data/decoder.h"
 
 #define BUCKETS 1024
@@ -45,7 +45,7 @@
 enum decoded_state { LOADING, READY, FAILED };
 
 struct decoded {
-  const struct layer *layer;    /* the key, with the next two */
+  uint64_t content;             /* the key, with the next two */
   uint64_t host;
   uint32_t compressed_size;
   enum decoded_state state;
@@ -54,30 +54,33 @@ struct decoded {
   bool hashed;
   bool ahead;                   /* the next one was asked for */
   size_t taken;                 /* bytes that were read of it */
-  size_t size;
+  unsigned cluster_bits;
   struct decoded *hash_next;
   struct decoded *newer, *older; /* the list of use, while hashed */
   uint8_t data[];
 };
 
-/* A decoder and room for what it reads. */
-struct workspace {
-  struct workspace *next;
-  struct decoder *decoder;
-  uint8_t *input;
-  size_t input_size;
-};
-
 struct decoded_cache {
+  atomic_uint references;
   pthread_mutex_t lock;
   pthread_cond_t loaded;
   uint64_t key;                 /* of the hash, odd; no image can know it */
   size_t limit, bytes, count;
   struct decoded *newest, *oldest;
-  struct workspace *idle;
+  struct decoder_pool decoders;
   struct decoded *bucket[BUCKETS];
   atomic_uint_least64_t seen[BUCKETS]; /* clusters that were read as a whole */
 };
+
+/* Those of stores are odd. */
+uint64_t
+decoded_cache_content (const struct store *store)
+{
+  static _Atomic uint64_t last;
+
+  return store->content ? store->content * 2 + 1
+                        : atomic_fetch_add (&last, 2) + 2;
+}
 
 struct decoded_cache *
 decoded_cache_new (size_t limit)
@@ -88,24 +91,36 @@ decoded_cache_new (size_t limit)
     return NULL;
   pthread_mutex_init (&cache->lock, NULL);
   pthread_cond_init (&cache->loaded, NULL);
+  decoder_pool_init (&cache->decoders);
   cache->key = random_key (cache) | 1;
   cache->limit = limit;
+  atomic_init (&cache->references, 1);
   return cache;
+}
+
+/* The factor keeps images apart of which the numbers are next to each other. */
+static uint64_t
+hash (const struct decoded_cache *cache, uint64_t content, uint64_t number)
+{
+  return (content * UINT64_C (0x9e3779b97f4a7c15) ^ number) * cache->key;
 }
 
 /* All that begins in one host cluster is in one bucket, so that it can be found
  * when that cluster is let go of.
  */
 static struct decoded **
-bucket_of (struct decoded_cache *cache, const struct layer *layer,
-           uint64_t host)
+bucket_of (struct decoded_cache *cache, uint64_t content, uint64_t host,
+           unsigned cluster_bits)
 {
-  const uint64_t cluster = host >> layer->geo.cluster_bits;
-  const uint64_t h = (cluster ^ (uintptr_t) layer) * cache->key;
-
-  return &cache->bucket[h >> 54];
+  return &cache->bucket[hash (cache, content, host >> cluster_bits) >> 54];
 }
 static_assert (BUCKETS == 1 << (64 - 54), "bucket_of takes the top bits");
+
+static size_t
+size_of (const struct decoded *d)
+{
+  return (size_t) 1 << d->cluster_bits;
+}
 
 static void
 unlink_use (struct decoded_cache *cache, struct decoded *d)
@@ -127,13 +142,14 @@ link_newest (struct decoded_cache *cache, struct decoded *d)
 static void
 forget (struct decoded_cache *cache, struct decoded *d)
 {
-  struct decoded **p = bucket_of (cache, d->layer, d->host);
+  struct decoded **p =
+    bucket_of (cache, d->content, d->host, d->cluster_bits);
 
   while (*p != d)
     p = &(*p)->hash_next;
   *p = d->hash_next;
   unlink_use (cache, d);
-  cache->bytes -= d->size;
+  cache->bytes -= size_of (d);
   cache->count--;
   d->hashed = false;
   if (d->users == 0)
@@ -152,7 +168,15 @@ static bool
 begins_in (const struct decoded *d, const struct layer *layer,
            uint64_t offset, uint64_t length)
 {
-  return d->layer == layer && d->host >= offset && d->host - offset < length;
+  return d->content == layer->content && d->host >= offset && d->host - offset < length;
+}
+
+void
+decoded_cache_drop_layer (struct decoded_cache *cache,
+                          const struct layer *layer)
+{
+  if (layer->file->content == 0)
+    decoded_cache_drop_range (cache, layer, 0, UINT64_MAX);
 }
 
 /* Takes time by what is cached or by the length of the range, whichever is
@@ -177,68 +201,32 @@ decoded_cache_drop_range (struct decoded_cache *cache,
     return;
   }
   for (uint64_t c = round_down (offset, size); c < end; c += size)
-    for (d = *bucket_of (cache, layer, c); d; d = next) {
+    for (d = *bucket_of (cache, layer->content, c,
+                             layer->geo.cluster_bits); d; d = next) {
       next = d->hash_next;
       if (begins_in (d, layer, offset, length))
         forget (cache, d);
     }
 }
 
-void
-decoded_cache_free (struct decoded_cache *cache)
+struct decoded_cache *
+decoded_cache_ref (struct decoded_cache *cache)
 {
-  struct workspace *w;
+  atomic_fetch_add (&cache->references, 1);
+  return cache;
+}
 
-  if (cache == NULL)
+void
+decoded_cache_unref (struct decoded_cache *cache)
+{
+  if (cache == NULL || atomic_fetch_sub (&cache->references, 1) > 1)
     return;
   while (cache->newest)
     forget (cache, cache->newest);
-  while ((w = cache->idle) != NULL) {
-    cache->idle = w->next;
-    decoder_free (w->decoder);
-    free (w->input);
-    free (w);
-  }
+  decoder_pool_destroy (&cache->decoders);
   pthread_cond_destroy (&cache->loaded);
   pthread_mutex_destroy (&cache->lock);
   free (cache);
-}
-
-static struct workspace *
-borrow_workspace (struct decoded_cache *cache, size_t input_size)
-{
-  struct workspace *w;
-
-  {
-    LOCK_FOR_SCOPE (&cache->lock);
-    w = cache->idle;
-    if (w)
-      cache->idle = w->next;
-  }
-  if (w == NULL) {
-    w = calloc (1, sizeof *w);
-    if (w == NULL)
-      return NULL;
-    w->decoder = decoder_new ();
-    if (w->decoder == NULL) {
-      free (w);
-      return NULL;
-    }
-  }
-  if (w->input_size < input_size) {
-    free (w->input);
-    w->input = malloc (input_size);
-    w->input_size = w->input ? input_size : 0;
-  }
-  return w;
-}
-
-static void
-return_workspace (struct decoded_cache *cache, struct workspace *w)
-{
-  LOCK_FOR_SCOPE (&cache->lock);
-  w->next = cache->idle;
-  cache->idle = w;
 }
 
 /* Reads what the image file has of a run's cluster into a workspace.  Sets
@@ -258,8 +246,9 @@ static int
 decode (struct layer *layer, const struct run *run,
         struct compressed_input input, void *out)
 {
+  struct decoder_pool *pool = &layer->decoded->decoders;
   struct workspace *w =
-    borrow_workspace (layer->decoded, input.data ? 0 : run->compressed_size);
+    decoder_pool_borrow (pool, input.data ? 0 : run->compressed_size);
   int r = 0;
 
   if (w == NULL)
@@ -275,7 +264,7 @@ decode (struct layer *layer, const struct run *run,
                       " cannot be decoded: its data is damaged",
                       layer->file->name, run->host);
   }
-  return_workspace (layer->decoded, w);
+  decoder_pool_return (pool, w);
   return r;
 }
 
@@ -283,9 +272,11 @@ decode (struct layer *layer, const struct run *run,
 static struct decoded *
 find (struct layer *layer, const struct run *run)
 {
-  struct decoded *d = *bucket_of (layer->decoded, layer, run->host);
+  struct decoded *d =
+    *bucket_of (layer->decoded, layer->content, run->host,
+                layer->geo.cluster_bits);
 
-  while (d && !(d->host == run->host && d->layer == layer
+  while (d && !(d->host == run->host && d->content == layer->content
                 && d->compressed_size == run->compressed_size))
     d = d->hash_next;
   return d;
@@ -315,20 +306,22 @@ static void
 insert (struct layer *layer, const struct run *run, struct decoded *d)
 {
   struct decoded_cache *cache = layer->decoded;
-  struct decoded **bucket = bucket_of (cache, layer, run->host);
+  const unsigned bits = layer->geo.cluster_bits;
+  struct decoded **bucket =
+    bucket_of (cache, layer->content, run->host, bits);
 
   memset (d, 0, sizeof *d);
-  d->layer = layer;
+  d->content = layer->content;
   d->host = run->host;
   d->compressed_size = run->compressed_size;
   d->state = LOADING;
   d->users = 1;
-  d->size = layer_cluster_size (layer);
+  d->cluster_bits = bits;
   d->hashed = true;
   d->hash_next = *bucket;
   *bucket = d;
   link_newest (cache, d);
-  cache->bytes += d->size;
+  cache->bytes += size_of (d);
   cache->count++;
   /* Entries in use stay in memory until their users are done, wherever the
    * limit is: there are at most as many as threads.
@@ -401,8 +394,8 @@ release_read (struct decoded_cache *cache, struct decoded *d, size_t taken)
   bool ahead;
 
   LOCK_FOR_SCOPE (&cache->lock);
-  ahead = !d->ahead && d->taken > 0 && d->taken + taken >= d->size / 4
-    && d->size <= cache->limit / 4;
+  ahead = !d->ahead && d->taken > 0 && d->taken + taken >= size_of (d) / 4
+    && size_of (d) <= cache->limit / 4;
   d->ahead |= ahead;
   d->taken += taken;
   release (d);
@@ -414,7 +407,7 @@ static bool
 was_read_before (struct layer *layer, const struct run *run)
 {
   struct decoded_cache *cache = layer->decoded;
-  const uint64_t h = (run->host ^ (uintptr_t) layer) * cache->key;
+  const uint64_t h = hash (cache, layer->content, run->host);
   atomic_uint_least64_t *seen = &cache->seen[h >> 54];
 
   if (atomic_load_explicit (seen, memory_order_relaxed) == h)

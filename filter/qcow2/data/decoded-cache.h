@@ -11,11 +11,23 @@
 
 #include "map/mapping.h"
 
-/* A bounded cache of decoded clusters, with the decoders' contexts.  limit is
- * in bytes; a cluster that is being decoded or copied is held beyond it.
+/* A bounded cache of decoded clusters, with the decoders' contexts, for any
+ * number of images.  limit is in bytes; a cluster that is being decoded or
+ * copied is held beyond it.  The maker of the cache has one reference to it,
+ * each open image another; the last one that is dropped frees it.
  */
 struct decoded_cache *decoded_cache_new (size_t limit);
-void decoded_cache_free (struct decoded_cache *cache);
+struct decoded_cache *decoded_cache_ref (struct decoded_cache *cache);
+void decoded_cache_unref (struct decoded_cache *cache);
+
+/* The number (layer.h) for a layer whose image file is that store: that of the
+ * store, or one that no other layer gets.
+ */
+uint64_t decoded_cache_content (const struct store *store);
+
+/* Forgets what is of no use to anybody when a layer is closed. */
+void decoded_cache_drop_layer (struct decoded_cache *cache,
+                               const struct layer *layer);
 
 /* Forgets what was decoded from a host range of a layer's image file, in
  * bytes.

@@ -23,8 +23,8 @@ struct exported_bitmap {
 struct image {
   struct layer *top;            /* the image that is served; what lies below
                                    hangs on it by ->backing */
-  struct l2_cache *tables;   /* of all layers */
-  struct decoded_cache *decoded; /* likewise */
+  struct l2_cache *tables;      /* of all layers */
+  struct decoded_cache *decoded; /* likewise, and of other images */
   bool damaged;                 /* a check has found errors */
 
   struct exported_bitmap *exported; /* extents show these, not the mapping;

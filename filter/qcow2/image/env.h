@@ -14,6 +14,7 @@
 #include "disk/format.h"
 
 struct crew;
+struct decoded_cache;
 
 /* How the engine reaches files that an image names.  Both return 0 or
  * -errno, having reported what is wrong.  The store belongs to the engine.
@@ -72,7 +73,7 @@ struct image_options {
                                    and not image_open */
   bool check;                   /* check for consistency */
   size_t l2_cache_size;         /* bytes, for all layers together */
-  size_t decoded_cache_size;    /* likewise */
+  struct decoded_cache *decoded; /* the image takes a reference */
   struct write_options write;
   struct crew *crew;            /* helps with compressing and decompressing;
                                    NULL: none */

@@ -2,7 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * Opening goes from the top of the chain down; whatever fails takes down all
- * that was opened.  The caches belong to the image; its layers share them.
+ * that was opened.  The cache of tables belongs to the image; its layers
+ * share it.
  */
 
 #include "build-config.h"
@@ -57,10 +58,8 @@ open_next_layer (struct image *image, struct layer *above,
     return -ELOOP;
   }
   r = layer_open (store, format, options, depth + 1, &above->backing);
-  if (above->backing) {
+  if (above->backing)
     above->backing->tables = image->tables;
-    above->backing->decoded = image->decoded;
-  }
   return r;
 }
 
@@ -73,14 +72,13 @@ open_chain (struct image *image, struct store *store,
   unsigned depth = 0;
   int r;
 
+  image->decoded = decoded_cache_ref (options->decoded);
   if ((r = layer_open (store, IMAGE_QCOW2, options, 0, &image->top)) < 0)
     return r;
   image->tables = l2_cache_new (options->l2_cache_size);
-  image->decoded = decoded_cache_new (options->decoded_cache_size);
-  if (image->tables == NULL || image->decoded == NULL)
+  if (image->tables == NULL)
     return -ENOMEM;
   image->top->tables = image->tables;
-  image->top->decoded = image->decoded;
 
   for (layer = image->top; r == 0 && layer && layer->format == IMAGE_QCOW2;
        layer = layer->backing)
@@ -239,8 +237,6 @@ image_close (struct image *image)
     return;
   for (struct layer *layer = image->top; layer; layer = layer->backing)
     writer_close (layer);
-  /* What is in it belongs to layers. */
-  decoded_cache_free (image->decoded);
   for (struct layer *layer = image->top; layer; layer = next) {
     next = layer->backing;
     if (layer->l2 && layer->tables)
@@ -248,6 +244,7 @@ image_close (struct image *image)
     layer_close (layer);
   }
   l2_cache_free (image->tables);
+  decoded_cache_unref (image->decoded);
   bitmap_export_free (image);
   free (image);
 }

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "data/decoded-cache.h"
 #include "disk/bitmap-directory.h"
 #include "disk/snapshot.h"
 #include "disk/table.h"
@@ -220,6 +221,8 @@ layer_open (struct store *store, enum image_format format,
     return -ENOMEM;
   }
   layer->format = format;
+  layer->decoded = options->decoded;
+  layer->content = decoded_cache_content (store);
   layer->crew = options->crew;
   layer->waiters = options->waiters;
   layer->file = layer->clusters = store;
@@ -243,6 +246,7 @@ layer_open (struct store *store, enum image_format format,
 void
 layer_close (struct layer *layer)
 {
+  decoded_cache_drop_layer (layer->decoded, layer);
   if (layer->clusters != layer->file && layer->clusters != layer->data_file)
     store_close (layer->clusters);
   store_close (layer->data_file);

@@ -57,8 +57,10 @@ struct layer {
   struct snapshot_list *snapshots; /* NULL: none */
   struct bitmap_list *bitmaps;  /* NULL: none */
   _Atomic uint32_t last_loaded; /* of the L2 tables that were looked up */
-  struct l2_cache *tables;   /* shared by the layers of a chain */
-  struct decoded_cache *decoded; /* likewise */
+  struct l2_cache *tables;      /* shared by the layers of a chain */
+  struct decoded_cache *decoded; /* shared by all that is open */
+  uint64_t content;             /* the number for what is decoded from file:
+                                   layers of the same file may have the same */
   struct writer *writer;        /* NULL: this layer is only read */
   struct crew *crew;            /* helps with (de)compressing; NULL: none */
   struct crew *waiters;         /* helps with waiting for a file that is far
