@@ -178,12 +178,14 @@ eviction_write (struct race *r, uint64_t c)
 static bool
 growth_write (struct race *r, uint64_t c)
 {
-  if (r->variant >= 3)
+  if (r->variant >= 4)
     return false;
   then (r, 0, WRITE, 4 * c, 8 * c);
   then (r, 0, WRITE, 14 * c, 30 * c);
   if (r->variant == 0)
     then (r, 1, WRITE, 60 * c, 4 * c);
+  else if (r->variant == 3)
+    then (r, 1, WRITE, 60 * c, 60 * c);
   else
     then (r, 1, WRITE, r->variant == 1 ? 3 * c : 0, c / 2);
   then (r, 1, FLUSH, 0, 0);

@@ -973,6 +973,8 @@ static const struct {
     "reads do not count as in flight" },
   { "join_commit", "flush-flush",
     "a flush is content with a commit that has begun before it" },
+  { "two_makers", "growth-write",
+    "refcount blocks are made while others are being made" },
   { "load_twice", "eviction-write",
     "a table is read without a look whether another thread has" },
   { "evict_busy", "eviction-write",

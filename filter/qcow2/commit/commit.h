@@ -2,7 +2,7 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * This is the only place that orders metadata writes (but for new refcount
- * blocks and tables, which refcount-grow.c links on the spot).  It knows
+ * blocks and tables, which refcount-blocks.c links on the spot).  It knows
  * nobody whose changes it orders: they register as sources.  One commit at a
  * time does:
  *

@@ -82,12 +82,32 @@ allocator_take (struct refcounts *rc, uint64_t want, uint64_t *offset,
   return 0;
 }
 
+static int
+take_or_wait (struct refcounts *rc, uint64_t want, uint64_t *offset,
+              uint64_t *got, bool *zero)
+{
+  int r;
+
+  while ((r = allocator_take (rc, want, offset, got, zero)) == -EAGAIN)
+    refcounts_wait_made (rc);
+  return r;
+}
+
 int
 allocator_alloc (struct refcounts *rc, uint64_t want, uint64_t *offset,
                  uint64_t *got, bool *zero)
 {
-  LOCK_FOR_SCOPE (&rc->lock);
-  return allocator_take (rc, want, offset, got, zero);
+  bool ahead;
+  int r;
+
+  {
+    LOCK_FOR_SCOPE (&rc->lock);
+    r = take_or_wait (rc, want, offset, got, zero);
+    ahead = r == 0 && refcounts_begin_ahead (rc);
+  }
+  if (ahead)
+    refcounts_make_ahead (rc);
+  return r;
 }
 
 /* A table's cluster is written at once, so that its space is there when a
@@ -108,7 +128,7 @@ allocator_alloc_table (struct refcounts *rc, const void *content,
     return -ENOMEM;
   {
     LOCK_FOR_SCOPE (&rc->lock);
-    if ((r = allocator_take (rc, 1, offset, &got, &zero)) < 0)
+    if ((r = take_or_wait (rc, 1, offset, &got, &zero)) < 0)
       return r;
     r = metadata_map_add (rc->metadata, *offset >> rc->end.cluster_bits);
     if (r < 0) {

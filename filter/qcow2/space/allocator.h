@@ -20,7 +20,10 @@
 int allocator_alloc (struct refcounts *rc, uint64_t want, uint64_t *offset,
                      uint64_t *got, bool *zero);
 
-/* The same, with the space lock held. */
+/* The same, with the space lock held, which is not given up.  -EAGAIN, with
+ * nothing changed: refcount blocks are being made ahead; to be called again
+ * after refcounts_wait_made.
+ */
 int allocator_take (struct refcounts *rc, uint64_t want, uint64_t *offset,
                     uint64_t *got, bool *zero);
 

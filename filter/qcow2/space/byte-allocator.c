@@ -115,12 +115,22 @@ int
 byte_allocator_alloc (struct refcounts *rc, struct packed *piece,
                       size_t count, size_t *got)
 {
+  bool ahead;
   int r;
 
-  LOCK_FOR_SCOPE (&rc->lock);
-  r = health_ok (rc->health) ? 0 : -EIO;
-  for (*got = 0; r == 0 && *got < count; *got += r == 0)
-    r = place_piece (rc, &piece[*got], *got == 0);
+  *got = 0;
+  {
+    LOCK_FOR_SCOPE (&rc->lock);
+    r = health_ok (rc->health) ? 0 : -EIO;
+    while (r == 0 && *got < count) {
+      while ((r = place_piece (rc, &piece[*got], *got == 0)) == -EAGAIN)
+        refcounts_wait_made (rc);
+      *got += r == 0;
+    }
+    ahead = *got && refcounts_begin_ahead (rc);
+  }
+  if (ahead)
+    refcounts_make_ahead (rc);
   return *got ? 0 : r;
 }
 

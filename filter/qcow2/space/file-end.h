@@ -21,7 +21,7 @@ struct file_end {
   uint64_t initial_bytes;       /* of the file when the session began */
   uint64_t initial_clusters;    /* the same */
   uint64_t used_end;            /* clusters in use or in the file initially */
-  uint64_t zero_from;           /* clusters from here on read as zeros */
+  uint64_t zero_from;           /* free clusters from here on read as zeros */
 };
 
 static inline uint64_t
@@ -61,6 +61,16 @@ file_end_extend (struct file_end *end, uint64_t cluster)
     end->zero_from = cluster;
   if (file_end_size (end) < size)
     atomic_store_explicit (end->file_size, size, memory_order_relaxed);
+}
+
+/* The same for clusters past others that are not in use and read as zeros. */
+static inline void
+file_end_include (struct file_end *end, uint64_t cluster)
+{
+  const uint64_t zero_from = end->zero_from;
+
+  file_end_extend (end, cluster);
+  end->zero_from = zero_from;
 }
 
 /* A file that cannot grow by itself has this size now, in bytes.  Returns

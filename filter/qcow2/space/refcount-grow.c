@@ -1,11 +1,9 @@
-/* qcow2ext: new refcount blocks, and a larger refcount table.
+/* qcow2ext: a larger refcount table.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * They are linked on the spot, each level durable before what refers to it:
+ * It is linked on the spot, each level durable before what refers to it:
  *
- *   blocks:   blocks written, flush, table entries written, flush
- *   a table:  blocks and table written, flush, header patched, flush, old
- *             table freed
+ *   blocks and table written, flush, header patched, flush, old table freed
  */
 
 #include "build-config.h"
@@ -165,9 +163,8 @@ switch_tables (struct refcounts *rc, struct growth *g)
   return refcounts_drop (rc, old_offset, old_clusters << bits);
 }
 
-/* Makes the table larger, so that it has an entry for block "needed". */
-static int
-grow_table (struct refcounts *rc, uint64_t needed)
+int
+refcounts_grow_table (struct refcounts *rc, uint64_t needed)
 {
   struct growth g = { 0 };
   int r;
@@ -181,131 +178,4 @@ grow_table (struct refcounts *rc, uint64_t needed)
   free (g.slots);
   free (g.table);
   return r;
-}
-
-/* Of the file, what blocks that are made ahead are to count, in bytes.  With
- * small clusters one counts so little that flushing for each would be most of
- * the work.
- */
-#define AHEAD (UINT64_C (256) << 20)
-
-/* New blocks, and the table's entries for them.  They lie one behind the other
- * where the first one begins to count, so that it counts all of them.
- */
-struct new_blocks {
-  uint64_t first, count;        /* their numbers */
-  uint64_t cluster;             /* where they are */
-  struct refblock *block[QCOW2_SECTOR_SIZE / sizeof (be64)];
-};
-
-/* How many blocks to make from number i on, which is not there: more, the
- * larger the file is already.  Their entries are within one sector of the
- * table.  Otherwise the others could be on disk after a power cut, and not that
- * of the first one, which counts them.
- */
-static uint64_t
-choose_count (const struct refcounts *rc, uint64_t i)
-{
-  const uint64_t per_sector = QCOW2_SECTOR_SIZE / sizeof (be64);
-  const unsigned reach_bits = refcounts_block_bits (rc) + rc->end.cluster_bits;
-  const uint64_t most =
-    min64 (min64 (1 + i / 2, max64 (AHEAD >> reach_bits, 1)),
-           min64 (per_sector - i % per_sector, rc->entries - i));
-  uint64_t n = 1;
-
-  while (n < most && be64_get (rc->table[i + n]) == 0
-         && (i + n) << refcounts_block_bits (rc) < file_end_limit (&rc->end)
-         && n < UINT64_C (1) << (refcounts_block_bits (rc) - 1))
-    n++;
-  return n;
-}
-
-/* Makes them in memory. */
-static int
-build_blocks (struct refcounts *rc, struct new_blocks *n)
-{
-  for (uint64_t i = 0; i < n->count; i++) {
-    n->block[i] = refblock_new (rc, n->first + i, (n->cluster + i)
-                                                  << rc->end.cluster_bits);
-    if (n->block[i] == NULL)
-      return -ENOMEM;
-    refblock_put (rc, n->block[0], i, 1);
-  }
-  memset (n->block[0]->dirty, 0, sizeof n->block[0]->dirty);
-  return 0;
-}
-
-/* Writes the blocks and then the table's entries for them. */
-static int
-write_blocks (struct refcounts *rc, const struct new_blocks *n)
-{
-  be64 entry[QCOW2_SECTOR_SIZE / sizeof (be64)];
-  int r = 0;
-
-  for (uint64_t i = 0; r == 0 && i < n->count; i++) {
-    entry[i] = be64_make (n->block[i]->host);
-    r = store_pwrite (rc->file, n->block[i]->data,
-                      refcounts_cluster_size (rc), n->block[i]->host);
-  }
-  if (r < 0
-      || (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0)
-    return r;
-  r = store_pwrite (rc->file, entry, n->count * sizeof *entry,
-                    rc->offset + n->first * sizeof *entry);
-  if (r < 0
-      || (r = health_flush (rc->health, rc->file, FLUSH_GROWTH)) < 0)
-    /* The entries may be there or not: only a new look at the file tells. */
-    health_fail (rc->health, "the refcount table could not be written");
-  return r;
-}
-
-/* Puts the clusters of blocks into the metadata map: all of them or none. */
-static int
-claim_blocks (struct refcounts *rc, const struct new_blocks *n)
-{
-  for (uint64_t i = 0; i < n->count; i++) {
-    int r = refcounts_check_free (rc, n->cluster + i);
-
-    if (r == 0)
-      r = metadata_map_add (rc->metadata, n->cluster + i);
-    if (r < 0) {
-      while (i-- > 0)
-        metadata_map_remove (rc->metadata, n->cluster + i);
-      return r;
-    }
-  }
-  return 0;
-}
-
-/* New blocks take the first of the clusters that block number i counts, all of
- * which are free.
- */
-int
-refcounts_create_block (struct refcounts *rc, uint64_t i)
-{
-  struct new_blocks n = {
-    .first = i, .cluster = i << refcounts_block_bits (rc)
-  };
-  int r;
-
-  if (i >= rc->entries)
-    return grow_table (rc, i);  /* which also makes the block */
-  if (n.cluster >= file_end_limit (&rc->end))
-    return -ENOSPC;
-  n.count = choose_count (rc, i);
-  if ((r = claim_blocks (rc, &n)) < 0)
-    return r;
-  if ((r = build_blocks (rc, &n)) < 0 || (r = write_blocks (rc, &n)) < 0) {
-    for (uint64_t j = 0; j < n.count; j++) {
-      free (n.block[j]);
-      metadata_map_remove (rc->metadata, n.cluster + j);
-    }
-    return r;
-  }
-  for (uint64_t j = n.count; j-- > 0;) {
-    rc->table[i + j] = be64_make (n.block[j]->host);
-    refcounts_insert_block (rc, n.block[j]);
-  }
-  file_end_extend (&rc->end, n.cluster + n.count);
-  return 0;
 }

@@ -153,18 +153,24 @@ refcounts_get_block (struct refcounts *rc, uint64_t i,
   return 0;
 }
 
-int
-refcounts_check_free (struct refcounts *rc, uint64_t cluster)
+const char *
+refcounts_why_not_free (const struct refcounts *rc, uint64_t cluster)
 {
   if (cluster == 0
       || metadata_map_overlaps (rc->metadata, cluster << rc->end.cluster_bits,
                                 1))
-    return health_mark_corrupt (rc->health,
-                                "a cluster of metadata is marked as free");
+    return "a cluster of metadata is marked as free";
   if (cluster >= rc->metadata->first_lost)
-    return health_mark_corrupt (rc->health, "an L2 table is missing: it lies "
-                                "past the end of the file");
-  return 0;
+    return "an L2 table is missing: it lies past the end of the file";
+  return NULL;
+}
+
+int
+refcounts_check_free (struct refcounts *rc, uint64_t cluster)
+{
+  const char *why = refcounts_why_not_free (rc, cluster);
+
+  return why ? health_mark_corrupt (rc->health, why) : 0;
 }
 
 /* --- counts --- */
@@ -387,12 +393,14 @@ refcounts_init (struct refcounts *rc, struct health *health,
              .file_size = file_size },
   };
   pthread_mutex_init (&rc->lock, NULL);
+  pthread_cond_init (&rc->made, NULL);
 }
 
 void
 refcounts_destroy (struct refcounts *rc)
 {
   refcounts_close (rc);
+  pthread_cond_destroy (&rc->made);
   pthread_mutex_destroy (&rc->lock);
 }
 
@@ -439,4 +447,6 @@ refcounts_close (struct refcounts *rc)
   rc->newest = rc->oldest = NULL;
   rc->dirty = NULL;
   rc->cursor = 0;
+  rc->missing = 0;
+  rc->ahead_failed = false;
 }

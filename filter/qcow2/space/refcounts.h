@@ -7,12 +7,13 @@
  * time: at worst it leaks clusters.
  *
  * New blocks and a larger table are rare.  They are linked on the spot
- * (refcount-grow.c), each level made durable before what refers to it, so that
- * a commit never meets a cluster whose count could not be stored.
+ * (refcount-blocks.c, refcount-grow.c), each level made durable before what
+ * refers to it, so that a commit never meets a cluster whose count could not be
+ * stored.
  *
  * The space lock, of this struct, guards all of it, the end of the file
  * (file-end.h), and what the allocator does.  It is held while blocks are read
- * and linked.  Under it only the metadata map's lock is taken.  All functions
+ * and, but for those that are made ahead, linked.  Under it only the metadata map's lock is taken.  All functions
  * but those of the source are called with the space lock held, or before the
  * first change.
  */
@@ -43,6 +44,14 @@ struct refblock {
   uint8_t data[];
 };
 
+/* New blocks.  They lie one behind the other where the first one begins to
+ * count, so that it counts all of them.
+ */
+struct new_range {
+  uint64_t first, count;        /* their numbers */
+  uint64_t cluster;             /* where they are */
+};
+
 struct refcounts {
   pthread_mutex_t lock;         /* the space lock */
   struct health *health;
@@ -59,6 +68,10 @@ struct refcounts {
   size_t blocks_cached;
   struct refblock *newest, *oldest; /* of the clean ones */
   struct refblock *dirty, *in_commit;
+  struct new_range making;      /* blocks that are made ahead; count 0: none */
+  bool ahead_failed;            /* no more of that in this session */
+  uint64_t missing;             /* see first_missing */
+  pthread_cond_t made;          /* making has ended */
   uint64_t free_hint;           /* no free cluster is below (number) */
   uint64_t cursor;              /* see byte-allocator.h; 0: none */
 };
@@ -109,7 +122,18 @@ void refcounts_trim_cache (struct refcounts *rc);
 /* For commit; these take the space lock. */
 struct commit_source refcounts_source (struct refcounts *rc);
 
-/* --- for refcount-grow.c and allocator.c only --- */
+/* Are blocks to be made ahead now?  If so, the caller gives up the space lock
+ * and calls refcounts_make_ahead, which takes it.
+ */
+bool refcounts_begin_ahead (struct refcounts *rc);
+void refcounts_make_ahead (struct refcounts *rc);
+
+/* Waits until that has ended; the space lock is given up meanwhile.  For what
+ * got -EAGAIN.
+ */
+void refcounts_wait_made (struct refcounts *rc);
+
+/* --- for this room only --- */
 
 static inline uint64_t
 refcounts_cluster_size (const struct refcounts *rc)
@@ -128,10 +152,21 @@ refcounts_block_bits (const struct refcounts *rc)
 int refcounts_get_block (struct refcounts *rc, uint64_t i,
                          struct refblock **result);
 
-/* Makes block number i, which is not there, and perhaps some that follow. */
+/* Makes block number i, which is not there, and perhaps some that follow.
+ * -EAGAIN if others are being made.
+ */
 int refcounts_create_block (struct refcounts *rc, uint64_t i);
 
-/* May a cluster be taken whose count says that it is free?  0 or -EIO. */
+/* Makes the table larger, so that it has an entry for block "needed", and that
+ * block.
+ */
+int refcounts_grow_table (struct refcounts *rc, uint64_t needed);
+
+/* May a cluster be taken whose count says that it is free?  Says why not; NULL:
+ * it may.  The second one marks the image corrupt if not; 0 or -EIO.
+ */
+const char *refcounts_why_not_free (const struct refcounts *rc,
+                                    uint64_t cluster);
 int refcounts_check_free (struct refcounts *rc, uint64_t cluster);
 
 uint64_t refblock_get (const struct refcounts *rc, const struct refblock *b,
