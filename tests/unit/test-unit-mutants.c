@@ -32,8 +32,9 @@
  * I15   what a snapshot shares moves     write_shared, share_table
  * I11   no lock during data I/O          lock_across_io
  * I12   what fails leaves nothing        fresh_again, publish_failed,
- *       behind and forgets nothing       keep_after_failure, no_restore,
- *                                        forget_failed_commit, keep_failed_table
+ *       behind and forgets nothing       keep_after_failure, keep_pieces,
+ *                                        no_restore, forget_failed_commit,
+ *                                        keep_failed_table
  * I13   a failed flush ends writing,     forget_failed_flush, forget_failed_link,
  *       wherever it was                  forget_failed_header,
  *                                        forget_failed_bitmap
@@ -55,6 +56,13 @@
  *       zeros hide the backing file      zero_uncovers, zero_around_data
  * I2    all host clusters of compressed  compressed_start_only
  *       data are let go
+ * I2    compressed data has references   share_uncounted, span_uncounted,
+ *       to all its clusters, which       span_apart, share_full
+ *       follow each other
+ * I3    nothing is put where something   share_sector, cursor_in_discard
+ *       is durable or being given back
+ * I8    compressed data is written, then pieces_late
+ *       published
  *       what a cut left behind is used   refuse_dirty, need_whole_cluster
  *
  * Who waits for whom, and where it takes several threads to see it, is in
@@ -192,6 +200,22 @@ static const struct {
     "the rest of a cluster that was not mapped stays in a raw data file" },
   { "compressed_start_only", "parts/compressed",
     "of a compressed cluster only the first host cluster is let go" },
+  { "share_uncounted", "packed",
+    "compressed data is put into a cluster without a reference of its own" },
+  { "span_uncounted", "packed",
+    "data that spans two clusters has a reference to the second one only" },
+  { "span_apart", "packed/compress-snapshot",
+    "data spans two clusters that are not next to each other" },
+  { "share_full", "packed/compress-1-bit",
+    "a cluster is shared more often than it can be counted" },
+  { "share_sector", "packed",
+    "data is put into a sector that may have been flushed" },
+  { "cursor_in_discard", "packed",
+    "data is put into a cluster that is being given back" },
+  { "pieces_late", "commit-in-a-write/compress",
+    "entries of compressed clusters are published before their data" },
+  { "keep_pieces", "failed-write/compress",
+    "a compressed write that fails keeps its room" },
   { "keep_failed_table", "failed-write",
     "a table that could not be written is kept" },
   { "forget_failed_link", "failed-flush/blocks",
