@@ -98,11 +98,10 @@ decoded_cache_new (size_t limit)
   return cache;
 }
 
-/* The factor keeps images apart of which the numbers are next to each other. */
 static uint64_t
 hash (const struct decoded_cache *cache, uint64_t content, uint64_t number)
 {
-  return (content * UINT64_C (0x9e3779b97f4a7c15) ^ number) * cache->key;
+  return keyed_hash (cache->key, keyed_hash (cache->key, content) ^ number);
 }
 
 /* All that begins in one host cluster is in one bucket, so that it can be found

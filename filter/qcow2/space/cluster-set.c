@@ -8,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/random-key.h"
 #include "space/cluster-set.h"
 
 void

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/random-key.h"
+
 struct cluster_set {
   uint64_t *slot;               /* 0: empty; else number + 1 */
   size_t room, count;           /* room is 0 or a power of 2 */
@@ -35,11 +37,10 @@ void cluster_set_insert (struct cluster_set *s, uint64_t cluster);
 /* Does nothing if the cluster is not there. */
 void cluster_set_remove (struct cluster_set *s, uint64_t cluster);
 
-/* Multiply-shift: of two numbers, few keys let the top bits be the same. */
 static inline size_t
 cluster_set_slot (const struct cluster_set *s, uint64_t cluster)
 {
-  return (cluster * s->key) >> s->shift;
+  return keyed_hash (s->key, cluster) >> s->shift;
 }
 
 static inline bool
