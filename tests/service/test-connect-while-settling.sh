@@ -25,10 +25,12 @@ h.shutdown ()
 END
 
 cat > joins.py <<'END'
-import nbd, sys
+import nbd, sys, time
+begin = time.monotonic ()
 h = nbd.NBD ()
 h.connect_uri (sys.argv[1])
 assert h.pread (65536, 0) == b"a" * 65536
+print ("connected and read in %.1f ms" % (1000 * (time.monotonic () - begin)))
 h.shutdown ()
 END
 
@@ -53,6 +55,7 @@ for opts in cluster_size=64K data_file=x.data; do
         "$PYTHON" client.py "$(uri s)" a 0 stay &
         a=$!
         wait_until "a.wrote is there" [ -e a.wrote ]
+        "$PYTHON" joins.py "$(uri s)"
         hold
         [ $stay = stay ] || : > go
         wait_until "the fault was met" [ -e "$FAIL_IO.met" ]
