@@ -276,6 +276,10 @@ test_others_go_on (void)
   CHECK (entry_on_disk (1) == 0);
   for (c = 0; c < PER_BLOCK - 1;)
     CHECK (alloc (&c) == 0);
+  /* The end of the file is where they are, and is not given back. */
+  CHECK (size == (PER_BLOCK + 1) * CLUSTER);
+  CHECK (allocator_trim_tail (&rc) == 0 && messages == 0);
+  CHECK (size == (PER_BLOCK + 1) * CLUSTER);
   /* What needs the new block waits. */
   start (&waiting);
   usleep (50000);

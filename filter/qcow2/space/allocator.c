@@ -200,7 +200,8 @@ allocator_trim_tail (struct refcounts *rc)
   int r;
 
   LOCK_FOR_SCOPE (&rc->lock);
-  if (!rc->end.can_grow || !health_ok (rc->health))
+  /* Blocks that are being made lie past what is in use so far. */
+  if (!rc->end.can_grow || !health_ok (rc->health) || rc->making.count)
     return 0;
   for (end = rc->end.used_end; end > rc->end.initial_clusters; end--) {
     if ((r = refcounts_get (rc, end - 1, &count)) < 0)
