@@ -461,6 +461,19 @@ class Files:
 # ---------------------------------------------------------------------
 # Workloads.
 
+def end(process):
+    """qemu-nbd can lose a signal that comes while it starts."""
+    for _ in range(12):
+        process.terminate()
+        try:
+            process.wait(timeout=5)
+            return
+        except subprocess.TimeoutExpired:
+            pass
+    process.kill()
+    process.wait()
+
+
 class Workload:
     """unit is what a value is; for seconds, less is better."""
     unit = "requests/s"
@@ -497,8 +510,7 @@ class Workload:
             value, cpu = self.measure(sock, process.pid)
             return value, cpu * 1e6, peak_memory(process.pid)
         finally:
-            process.terminate()
-            process.wait()
+            end(process)
 
     def fill_cache(self, sock, pid, files, image):
         """Once the server has opened the files: it may drop what is cached of
@@ -694,8 +706,7 @@ class Far(Workload):
             return super().cell(server, files)
         finally:
             self.image = real
-            far.terminate()
-            far.wait()
+            end(far)
 
     def measure(self, sock, pid):
         if self.kind == "map-64g":
@@ -1025,8 +1036,7 @@ def instructions(kind, op, files):
             run(opt.load, "--op=" + op, "--order=random", "--depth=1",
                 "--count=%d" % count, sock, stdout=subprocess.DEVNULL)
         finally:
-            process.terminate()
-            process.wait()
+            end(process)
         totals.append(self_cost(result))
     if totals[0] == 0:
         sys.exit("callgrind saw nothing: has the filter symbols?")
