@@ -115,7 +115,7 @@ int
 byte_allocator_alloc (struct refcounts *rc, struct packed *piece,
                       size_t count, size_t *got)
 {
-  bool ahead;
+  bool ahead, first = true;
   int r;
 
   *got = 0;
@@ -123,9 +123,12 @@ byte_allocator_alloc (struct refcounts *rc, struct packed *piece,
     LOCK_FOR_SCOPE (&rc->lock);
     r = health_ok (rc->health) ? 0 : -EIO;
     while (r == 0 && *got < count) {
-      while ((r = place_piece (rc, &piece[*got], *got == 0)) == -EAGAIN)
+      while ((r = place_piece (rc, &piece[*got], first)) == -EAGAIN) {
         refcounts_wait_made (rc);
+        first = true;           /* the cursor may be another request's now */
+      }
       *got += r == 0;
+      first = false;
     }
     ahead = *got && refcounts_begin_ahead (rc);
   }
