@@ -13,7 +13,7 @@ requires test "$(ulimit -Hn)" -ge 4096
 cd "$tmp"
 
 seconds=60
-[ -z "${QCOW2EXT_TEST_SHORT:-}" ] || seconds=5
+[ -z "${QCOW2EXT_TEST_SHORT:-}" ] || seconds=1
 
 cat > clients.py <<'END'
 import nbd, random, sys, threading, time

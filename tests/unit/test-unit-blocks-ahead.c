@@ -16,6 +16,7 @@
 
 #include "base/report.h"
 #include "space/allocator.h"
+#include "space/byte-allocator.h"
 #include "space/refcounts.h"
 
 #define CLUSTER_BITS 9
@@ -298,6 +299,63 @@ test_others_go_on (void)
   end ();
 }
 
+/* A request for compressed data that waits for blocks with part of its room
+ * found, and others that come meanwhile.
+ */
+struct pieces {
+  pthread_t thread;
+  struct packed piece[2];
+  size_t count;
+};
+
+static void *
+pieces_main (void *opaque)
+{
+  struct pieces *p = opaque;
+  size_t got;
+
+  for (size_t n = 0; n < p->count; n += got)
+    CHECK (byte_allocator_alloc (&rc, p->piece + n, p->count - n, &got) == 0);
+  return NULL;
+}
+
+static void
+test_sectors_apart (void)
+{
+  struct pieces p[12];
+  struct other maker;
+  uint64_t c;
+
+  begin (200);
+  hold = true;
+  while (start (&maker), !is_held (&maker))
+    join (&maker);
+  for (c = 0; c < PER_BLOCK - 2;)
+    CHECK (alloc (&c) == 0);
+  for (unsigned i = 0; i < 12; i++) {
+    p[i] = (struct pieces) {
+      .piece = { { .size = i ? 100 : 300 }, { .size = 300 } },
+      .count = i ? 1 : 2,
+    };
+    CHECK (pthread_create (&p[i].thread, NULL, pieces_main, &p[i]) == 0);
+    usleep (1000);
+  }
+  release ();
+  join (&maker);
+  for (unsigned i = 0; i < 12; i++)
+    pthread_join (p[i].thread, NULL);
+  /* Both pieces of the first one and one of each other, sector by sector. */
+  for (unsigned i = 1; i < 12; i++)
+    for (unsigned j = 0; j < 2; j++) {
+      const struct packed *q = &p[0].piece[j];
+      const uint64_t sector = p[i].piece[0].host / QCOW2_SECTOR_SIZE;
+
+      CHECK (sector < q->host / QCOW2_SECTOR_SIZE
+             || sector > (q->host + q->size - 1) / QCOW2_SECTOR_SIZE);
+    }
+  end ();
+}
+
 /* A disk that is full when blocks are made ahead: that is no request's failure,
  * but that of the one that needs them.
  */
@@ -373,6 +431,8 @@ main (void)
   alarm (60);                   /* what waits for ever has failed */
   report_set_sink (sink);
   test_others_go_on ();
+  for (unsigned i = 0; i < 20; i++)
+    test_sectors_apart ();
   test_no_space ();
   test_part_fits ();
   test_lost_table ();
