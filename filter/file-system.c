@@ -39,7 +39,8 @@
 #define XFS_SUPER_MAGIC 0x58465342
 #endif
 
-#define LOCAL { .seek_sees_cache = true, .one_writer = true, .keeps_times = true }
+#define LOCAL                                                           \
+  { .seek_sees_cache = true, .one_writer = true, .keeps_times = true }
 
 static const struct {
   unsigned long magic;

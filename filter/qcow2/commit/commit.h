@@ -2,9 +2,9 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * This is the only place that orders metadata writes (but for new refcount
- * blocks and tables, which refcount-blocks.c links on the spot).  It knows
- * nobody whose changes it orders: they register as sources.  One commit at a
- * time does:
+ * blocks and tables, which refcount-blocks.c and refcount-grow.c link on the
+ * spot).  It knows nobody whose changes it orders: they register as sources.
+ * One commit at a time does:
  *
  *   collect  the sources copy all changes that are complete
  *   NEW      raised counts, new L2 tables that nothing refers to yet; then

@@ -167,7 +167,8 @@ static bool
 begins_in (const struct decoded *d, const struct layer *layer,
            uint64_t offset, uint64_t length)
 {
-  return d->content == layer->content && d->host >= offset && d->host - offset < length;
+  return d->content == layer->content && d->host >= offset
+    && d->host - offset < length;
 }
 
 void
@@ -200,8 +201,8 @@ decoded_cache_drop_range (struct decoded_cache *cache,
     return;
   }
   for (uint64_t c = round_down (offset, size); c < end; c += size)
-    for (d = *bucket_of (cache, layer->content, c,
-                             layer->geo.cluster_bits); d; d = next) {
+    for (d = *bucket_of (cache, layer->content, c, layer->geo.cluster_bits); d;
+         d = next) {
       next = d->hash_next;
       if (begins_in (d, layer, offset, length))
         forget (cache, d);

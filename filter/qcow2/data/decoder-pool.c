@@ -10,11 +10,17 @@
 #include "data/decoder-pool.h"
 #include "data/decoder.h"
 
+/* So many wait for the next thread; what hundreds of threads needed at once
+ * would be megabytes for the rest of the server's life.
+ */
+#define MOST_IDLE 32
+
 void
 decoder_pool_init (struct decoder_pool *pool)
 {
   pthread_mutex_init (&pool->lock, NULL);
   pool->idle = NULL;
+  pool->nr_idle = 0;
 }
 
 static void
@@ -60,8 +66,10 @@ decoder_pool_borrow (struct decoder_pool *pool, size_t input_size)
   {
     LOCK_FOR_SCOPE (&pool->lock);
     w = pool->idle;
-    if (w)
+    if (w) {
       pool->idle = w->next;
+      pool->nr_idle--;
+    }
   }
   if (w == NULL && (w = new_workspace ()) == NULL)
     return NULL;
@@ -76,7 +84,14 @@ decoder_pool_borrow (struct decoder_pool *pool, size_t input_size)
 void
 decoder_pool_return (struct decoder_pool *pool, struct workspace *w)
 {
-  LOCK_FOR_SCOPE (&pool->lock);
-  w->next = pool->idle;
-  pool->idle = w;
+  {
+    LOCK_FOR_SCOPE (&pool->lock);
+    if (pool->nr_idle < MOST_IDLE) {
+      pool->nr_idle++;
+      w->next = pool->idle;
+      pool->idle = w;
+      return;
+    }
+  }
+  free_workspace (w);
 }

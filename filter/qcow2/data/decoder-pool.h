@@ -19,12 +19,11 @@ struct workspace {
   size_t input_size;            /* bytes */
 };
 
-/* There are as many workspaces as threads that ever decoded at once.  The lock
- * guards the list.
- */
+/* The lock guards the list. */
 struct decoder_pool {
   pthread_mutex_t lock;
   struct workspace *idle;
+  unsigned nr_idle;
 };
 
 void decoder_pool_init (struct decoder_pool *pool);

@@ -13,9 +13,9 @@
  *
  * The space lock, of this struct, guards all of it, the end of the file
  * (file-end.h), and what the allocator does.  It is held while blocks are read
- * and, but for those that are made ahead, linked.  Under it only the metadata map's lock is taken.  All functions
- * but those of the source are called with the space lock held, or before the
- * first change.
+ * and, but for those that are made ahead, linked.  Under it only the metadata
+ * map's lock is taken.  All functions but refcounts_make_ahead and those of the
+ * source are called with the space lock held, or before the first change.
  */
 
 #ifndef QCOW2_REFCOUNTS_H
