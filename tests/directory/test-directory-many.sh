@@ -89,7 +89,7 @@ memory ()
 
 clients ()
 {
-    timeout 600 "$PYTHON" clients.py "$tmp/s.sock" "$stress_seed" "$seconds"
+    timeout 600 "$PYTHON" clients.py "$tmp/s.sock" "$stress_seed" "$1"
 }
 
 # sound: all images are, but for leaks of a server that was killed.
@@ -111,11 +111,11 @@ for i in {0..199}; do
     cp image "store/$i"
 done
 serve s file dir=raw
-clients
+clients "$seconds"
 plain=$(memory)
 stop s
 serve_images
-clients
+clients "$seconds"
 ours=$(memory)
 stop s
 sound ended
@@ -126,10 +126,15 @@ caches=$((32 + 16))
 for i in {0..199}; do
     cp image "store/$i"
 done
+many_written ()
+{
+    [ "$(find store -newer begun | wc -l)" -ge 30 ]
+}
 serve_images
-clients > out 2>&1 &
+touch begun
+clients 60 > out 2>&1 &
 client=$!
-sleep $((seconds / 2))
+wait_until "thirty images are written to" many_written
 kill -9 "$(< s.pid)"
 ! wait $client || fail "the client has not noticed"
 sound killed

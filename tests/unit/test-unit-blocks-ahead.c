@@ -14,6 +14,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check.h"
 #include "base/report.h"
 #include "space/allocator.h"
 #include "space/byte-allocator.h"
@@ -25,14 +26,6 @@
 #define ENTRIES (CLUSTER / 8)   /* the table is one cluster */
 #define USED 3                  /* header, table, first block */
 #define MEMORY (16 << 20)
-
-#define CHECK(x)                                                        \
-  do {                                                                  \
-    if (!(x)) {                                                         \
-      fprintf (stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
-      exit (EXIT_FAILURE);                                              \
-    }                                                                   \
-  } while (0)
 
 static uint8_t bytes[MEMORY];
 static uint64_t size;

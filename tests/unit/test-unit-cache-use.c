@@ -14,6 +14,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "check.h"
 #include "crash-workloads.h"
 #include "data/decoded-cache.h"
 #include "data/encoder.h"
@@ -23,14 +24,6 @@
 #define CLUSTER_BITS 9
 #define CLUSTER (UINT64_C (1) << CLUSTER_BITS)
 #define REACH (CLUSTER / 8 * CLUSTER) /* of an L2 table */
-
-#define CHECK(x)                                                        \
-  do {                                                                  \
-    if (!(x)) {                                                         \
-      fprintf (stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
-      exit (EXIT_FAILURE);                                              \
-    }                                                                   \
-  } while (0)
 
 /* --- tables --- */
 

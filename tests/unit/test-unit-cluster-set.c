@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "check.h"
 #include "space/cluster-set.h"
 
 #define COUNT UINT64_C (16384)
@@ -22,14 +23,6 @@
  * multiplier that programs like, of which the top 16 bits are zeros.
  */
 #define BAD_DISTANCE UINT64_C (1134903170)
-
-#define CHECK(x)                                                        \
-  do {                                                                  \
-    if (!(x)) {                                                         \
-      fprintf (stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
-      exit (EXIT_FAILURE);                                              \
-    }                                                                   \
-  } while (0)
 
 /* The mean way from where an element should be to where it is. */
 static uint64_t

@@ -20,19 +20,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "check.h"
 #include "base/crew.h"
 
 #define PARTS 200
 #define HELPERS 3
 #define DEADLINE 60             /* seconds */
-
-#define CHECK(x)                                                        \
-  do {                                                                  \
-    if (!(x)) {                                                         \
-      fprintf (stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
-      exit (EXIT_FAILURE);                                              \
-    }                                                                   \
-  } while (0)
 
 /* The linker sends calls of pthread_create here. */
 static bool no_threads;

@@ -22,19 +22,12 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "check.h"
 #include "data/decoder.h"
 #include "data/encoder.h"
 #include "disk/format.h"
 
 #define THREADS 2
-
-#define CHECK(x)                                                        \
-  do {                                                                  \
-    if (!(x)) {                                                         \
-      fprintf (stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
-      exit (EXIT_FAILURE);                                              \
-    }                                                                   \
-  } while (0)
 
 static uint64_t
 next_random (uint64_t *seed)

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "check.h"
 #include "base/cleanup.h"
 #include "space/allocator.h"
 #include "space/refcounts.h"
@@ -31,14 +32,6 @@
 #define BLOCKS (TABLE_BYTES / 8)
 #define FILE_SIZE (BLOCKS * PER_BLOCK * CLUSTER)
 #define CACHED ((8 << 20) / CLUSTER) /* blocks that may stay in memory */
-
-#define CHECK(x)                                                        \
-  do {                                                                  \
-    if (!(x)) {                                                         \
-      fprintf (stderr, "%s:%d: not true: %s\n", __FILE__, __LINE__, #x); \
-      exit (EXIT_FAILURE);                                              \
-    }                                                                   \
-  } while (0)
 
 static uint64_t reads;
 
