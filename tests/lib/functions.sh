@@ -430,10 +430,19 @@ _kill_pidfile ()
     _kill_pid "$(< "$1")"
 }
 
+# Numbers of processes come round, soon where another test has thousands of
+# threads: one that was noted may be that test's by now.
+_is_ours ()
+{
+    grep -qs "^PPid:[[:space:]]*$$\$" "/proc/$1/status" ||
+        grep -qsz "^tmp=$tmp\$" "/proc/$1/environ" ||
+        grep -qsF "$tmp" "/proc/$1/cmdline"
+}
+
 _kill_pid ()
 {
     local pid=$1 i
-    _running "$pid" || return 0
+    _running "$pid" && _is_ours "$pid" || return 0
     kill "$pid" 2>/dev/null || return 0
     for ((i = 0; i < 1000; i++)); do
         _running "$pid" || return 0
