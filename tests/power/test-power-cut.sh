@@ -15,7 +15,7 @@ requires test -w /dev/fuse
 
 # QCOW2EXT_TEST_LONG=N: N times as much, with fresh seeds.
 states=40
-[ -z "${QCOW2EXT_TEST_SHORT:-}" ] || states=16
+[ -z "${QCOW2EXT_TEST_SHORT:-}" ] || states=10
 args=(--seed 1 --states "$states")
 if [ "${QCOW2EXT_TEST_LONG:-0}" -gt 0 ]; then
     args=(--rounds $((5 * QCOW2EXT_TEST_LONG)) --requests 200)
