@@ -69,7 +69,7 @@ quiet_sink (enum report_level level, const char *message)
 unsigned
 crash_share (unsigned n)
 {
-  return getenv ("QCOW2EXT_TEST_SHORT") && n > 0 ? (n + 2) / 3 : n;
+  return getenv ("QCOW2EXT_TEST_SHORT") && n > 0 ? (n + 3) / 4 : n;
 }
 
 void

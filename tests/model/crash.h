@@ -30,7 +30,7 @@
 #include "image-maker.h"
 #include "store-memory.h"
 
-/* n, or a third of it in the short form that 'make check' runs (see
+/* n, or a quarter of it in the short form that 'make check' runs (see
  * tests/Makefile.am), but at least 1.
  */
 unsigned crash_share (unsigned n);
