@@ -54,6 +54,7 @@ TARGETS = [
     ("nbdcopy of zstd", "zstd/copy", "qemu-nbd", 2.0),
     ("nbdcopy into zlib", "zlib/into", "qemu-nbd", 1.1),
     ("nbdcopy into zstd", "zstd/into", "qemu-nbd", 1.2),
+    ("nbdcopy into either", "z*/into", "qemu-img", 0.9),
     ("nbdcopy into either, a request at a time", "z*/into-one", "qemu-nbd",
      1.0),
     ("4 KiB reads of compressed images", "z*/seq-4k-*", "qemu-nbd", 8.0),
@@ -480,6 +481,7 @@ class Workload:
     read_only_servers = False
     cached = False              # what is served is in the page cache
     write_small = False
+    beside = []                 # what does the same and is no server
 
     def __init__(self, name, where):
         self.name = name
@@ -773,6 +775,7 @@ class CopyInto(Copy):
         self.name = kind + ("/into-one" if one_request else "/into")
         self.args = ["--connections=1", "--requests=1",
                      "--request-size=1048576"] if one_request else []
+        self.beside = [] if one_request else [Server("qemu-img", None)]
         self.sizes = {}
 
     def can(self, server):
@@ -786,12 +789,30 @@ class CopyInto(Copy):
 
     def cell(self, server, files):
         self.raw_path = files.path(files.compressed(self.kind)[1])
+        if server in self.beside:
+            return self.convert(files)
         result = super().cell(server, files)
         self.sizes[server.name] = os.stat(self.target).st_size
         if "qemu-nbd" in self.sizes and "qcow2ext" in self.sizes:
             self.note = "%.3f of the size of qemu-nbd's" % (
                 self.sizes["qcow2ext"] / self.sizes["qemu-nbd"])
         return result
+
+    def convert(self, files):
+        """The same without a server."""
+        start = time.monotonic()
+        process = subprocess.Popen(
+            ["qemu-img", "convert", "-c", "-W", "-m", "16", "-f", "raw",
+             "-O", "qcow2", "-o", "compression_type=" + self.kind,
+             self.raw_path, files.path("into.qcow2")],
+            stdin=subprocess.DEVNULL)
+        status, used = os.wait4(process.pid, 0)[1:]
+        end = time.monotonic()
+        if status:
+            raise OSError("qemu-img convert failed")
+        n = opt.compressed_size / MiB
+        return (n / (end - start), (used.ru_utime + used.ru_stime) * 1e6 / n,
+                used.ru_maxrss)
 
     def measure(self, sock, pid):
         while not os.path.exists(sock):
@@ -918,7 +939,7 @@ def measure(workload, servers, files):
     cells = {}
     wanted = [s for s in servers.values()
               if (s.name != "qcow2dec" or workload.read_only_servers)
-              and workload.can(s)]
+              and workload.can(s)] + workload.beside
     for n in range(opt.rounds):
         # Each has each neighbour now and then.
         k = n % len(wanted)
