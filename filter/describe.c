@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "base/report.h"
+#include "base/printable.h"
 #include "describe.h"
 
 static char *
@@ -18,7 +18,7 @@ masked (int r, char *description)
 {
   if (r == -1)
     return NULL;
-  report_mask (description);
+  printable_mask (description);
   return description;
 }
 

@@ -22,6 +22,7 @@
 #include "config.h"
 #include "directory.h"
 #include "disk/format.h"
+#include "export-name.h"
 
 static int directory_fd = -1;
 
@@ -55,47 +56,6 @@ directory_close (void)
   if (directory_fd != -1)
     close (directory_fd);
   directory_fd = -1;
-}
-
-/* The length of the UTF-8 character at s, or 0 if it is none that may be in a
- * name: of control characters there are those of ASCII and of Latin-1, and
- * U+2028 and U+2029.
- */
-static unsigned
-character (const unsigned char *s)
-{
-  static const uint32_t first[] = { 0, 0, 0x80, 0x800, 0x10000 };
-  const unsigned n = s[0] < 0x80 ? 1 : s[0] < 0xC0 ? 0 : s[0] < 0xE0 ? 2
-                     : s[0] < 0xF0 ? 3 : s[0] < 0xF8 ? 4 : 0;
-  uint32_t c;
-
-  if (n < 2)
-    return s[0] >= ' ' && s[0] != 0x7F ? n : 0;
-  c = s[0] & (0x7F >> n);
-  for (unsigned i = 1; i < n; i++) {
-    if ((s[i] & 0xC0) != 0x80)
-      return 0;
-    c = c << 6 | (s[i] & 0x3F);
-  }
-  if (c < first[n] || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)
-      || (c >= 0x80 && c < 0xA0) || c == 0x2028 || c == 0x2029)
-    return 0;
-  return n;
-}
-
-bool
-directory_is_name (const char *name)
-{
-  const unsigned char *s = (const unsigned char *) name;
-  unsigned n;
-
-  if (name[0] == '\0' || strlen (name) > NAME_MAX || strchr (name, '/')
-      || strcmp (name, ".") == 0 || strcmp (name, "..") == 0)
-    return false;
-  for (; *s; s += n)
-    if ((n = character (s)) == 0)
-      return false;
-  return true;
 }
 
 int
@@ -179,7 +139,7 @@ directory_each (directory_fn fn, void *opaque)
     struct stat st;
 
     if ((d->d_type != DT_REG && d->d_type != DT_UNKNOWN)
-        || !directory_is_name (d->d_name))
+        || !export_name_is_file (d->d_name))
       continue;
     file = directory_open_file (d->d_name, false, &st);
     if (file >= 0 && has_magic (file))

@@ -17,11 +17,6 @@ int directory_open (void);
 void directory_raise_limit (void);
 void directory_close (void);
 
-/* Can the name be that of an image: one component, valid UTF-8, nothing in it
- * that could forge a line of a log?
- */
-bool directory_is_name (const char *name);
-
 /* Opens the regular file of that name right in the directory, for writing if
  * that is wanted and allowed.  Returns a descriptor or -errno.  explain says
  * what such an error means, for a message.

@@ -9,12 +9,14 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/report.h"
 #include "config.h"
 #include "describe.h"
 #include "directory.h"
 #include "disk/bitmap-directory.h"
 #include "disk/header.h"
 #include "disk/snapshot.h"
+#include "export-name.h"
 #include "exports.h"
 #include "images.h"
 #include "sessions.h"
@@ -27,31 +29,6 @@
 /* Of more bitmaps than that the list does not say how much has changed. */
 #define MAX_COUNTED 64
 
-#define SNAPSHOT "snapshot:"
-#define BITMAP "bitmap:"
-
-/* What comes after prefix in a name that begins with it, or NULL. */
-static const char *
-after (const char *name, const char *prefix)
-{
-  const size_t n = strlen (prefix);
-
-  return strncmp (name, prefix, n) == 0 ? name + n : NULL;
-}
-
-/* What of an image the rest of a name stands for. */
-static int
-parse_kind (const char *name, struct export *export)
-{
-  if ((export->name = after (name, SNAPSHOT)) != NULL)
-    export->kind = EXPORT_SNAPSHOT;
-  else if ((export->name = after (name, BITMAP)) != NULL)
-    export->kind = EXPORT_BITMAP;
-  else
-    return -1;
-  return 0;
-}
-
 static void
 refuse_empty (void)
 {
@@ -59,32 +36,30 @@ refuse_empty (void)
                 "the name of its file (nbdinfo --list shows those there are)");
 }
 
-/* FILE, or with qcow2ext-exports=all also FILE/snapshot:ID, FILE/bitmap:NAME.
- * No file has a slash in its name.
- */
 static int
 parse_in_directory (const char *name, struct served_image **served,
                     struct export *export)
 {
-  const char *slash = config.all_exports ? strchr (name, '/') : NULL;
-  CLEANUP_FREE char *file =
-    slash ? strndup (name, slash - name) : strdup (name);
+  CLEANUP_FREE char *file = NULL;
+  struct export_name parsed;
 
-  if (file == NULL) {
-    nbdkit_error ("malloc: %m");
-    return -1;
-  }
   if (name[0] == '\0') {
     refuse_empty ();
     return -1;
   }
-  if (!directory_is_name (file)
-      || (slash && parse_kind (slash + 1, export) == -1)) {
+  if (!export_name_parse (name, true, config.all_exports, &parsed)) {
     nbdkit_error ("an export was asked for whose name cannot be one: with "
                   "dir= they are names of files, in UTF-8, without slashes%s "
                   "(nbdinfo --list shows those there are)",
-                  config.all_exports ? ", and FILE/" SNAPSHOT "ID and FILE/"
-                  BITMAP "NAME" : "");
+                  config.all_exports ? ", and FILE/" EXPORT_SNAPSHOT_PREFIX
+                  "ID and FILE/" EXPORT_BITMAP_PREFIX "NAME" : "");
+    return -1;
+  }
+  if (parsed.part)
+    *export = (struct export) { parsed.kind, parsed.part };
+  file = strndup (name, parsed.file_bytes);
+  if (file == NULL) {
+    nbdkit_error ("malloc: %m");
     return -1;
   }
   *served = images_get (file);
@@ -95,17 +70,23 @@ int
 exports_parse (const char *name, struct served_image **served,
                struct export *export)
 {
+  struct export_name parsed;
+
   *export = served_image_default_export ();
   if (config.directory)
     return parse_in_directory (name, served, export);
   *served = images_the_one ();
-  if (!config.all_exports || name[0] == '\0'
-      || parse_kind (name, export) == 0)
+  if (!config.all_exports)
     return 0;
-  nbdkit_error ("there is no export \"%s\": the disk is \"\", others are "
-                SNAPSHOT "ID and " BITMAP "NAME (nbdinfo --list shows them)",
-                name);
-  return -1;
+  if (!export_name_parse (name, false, true, &parsed)) {
+    report_error ("there is no export \"%s\": the disk is \"\", others are "
+                  EXPORT_SNAPSHOT_PREFIX "ID and " EXPORT_BITMAP_PREFIX
+                  "NAME (nbdinfo --list shows them)", name);
+    return -1;
+  }
+  if (parsed.part)
+    *export = (struct export) { parsed.kind, parsed.part };
+  return 0;
 }
 
 const char *
@@ -156,10 +137,10 @@ add_all (struct list *list, const struct image *image)
     const struct snapshot *s = &snapshots->snapshot[i];
 
     if (s->id[0])
-      r = add (list, SNAPSHOT, s->id, describe_snapshot (s));
+      r = add (list, EXPORT_SNAPSHOT_PREFIX, s->id, describe_snapshot (s));
   }
   for (size_t i = 0; r == 0 && i < bitmaps; i++)
-    r = add (list, BITMAP, image_bitmap (image, i).name,
+    r = add (list, EXPORT_BITMAP_PREFIX, image_bitmap (image, i).name,
              describe_bitmap (image, i, i < MAX_COUNTED));
   return r;
 }
@@ -180,9 +161,9 @@ add_parts (struct list *list, struct store *file, const char *name)
 
   if (store_get_size (file, &size) < 0 || header_read (file, &h) < 0)
     return 0;
-  if (asprintf (&prefix, "%s/" SNAPSHOT, name) == -1)
+  if (asprintf (&prefix, "%s/" EXPORT_SNAPSHOT_PREFIX, name) == -1)
     prefix = NULL;
-  if (asprintf (&bitmap_prefix, "%s/" BITMAP, name) == -1)
+  if (asprintf (&bitmap_prefix, "%s/" EXPORT_BITMAP_PREFIX, name) == -1)
     bitmap_prefix = NULL;
   if (prefix == NULL || bitmap_prefix == NULL)
     r = -1;

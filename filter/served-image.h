@@ -13,6 +13,7 @@
 #include <nbdkit-filter.h>
 
 #include "cache-share.h"
+#include "export-name.h"
 #include "failures.h"
 #include "image/image.h"
 #include "store-file.h"
@@ -51,12 +52,6 @@ struct served_image {
 };
 
 /* What of an image is exported. */
-enum export_kind {
-  EXPORT_DISK,
-  EXPORT_SNAPSHOT,
-  EXPORT_BITMAP,                /* the disk, with the bitmap as extents */
-  EXPORT_LIST,                  /* nothing: to see what there is */
-};
 struct export {
   enum export_kind kind;
   const char *name;             /* of the snapshot (or its ID) or bitmap */

@@ -36,6 +36,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "base/report.h"
 #include "describe.h"
 #include "sessions.h"
 
@@ -294,7 +295,7 @@ session_is_current (struct session *s, bool of_disk)
 {
   LOCK_FOR_SCOPE (&s->served->lock);
   if (!s->outdated && find_changed_disk (s->served)) {
-    nbdkit_error ("clients are changing the disk: %s through the export "
+    report_error ("clients are changing the disk: %s through the export "
                   "bitmap:%s; connect to it anew when they have gone",
                   s->records ? "nothing is shown" : "nothing can be read",
                   s->export.name);

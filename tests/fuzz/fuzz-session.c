@@ -2,8 +2,8 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * An input is the image, then requests (see fuzz_requests), then a byte of
- * which bit 0 says whether to check at open, and bit 1 that the data file is
- * empty.
+ * which bit 0 says whether to check at open, bit 1 that the data file is empty,
+ * and the others what becomes of zeros that are written.
  */
 
 #include "build-config.h"
@@ -13,7 +13,7 @@
 int
 LLVMFuzzerTestOneInput (const uint8_t *data, size_t size)
 {
-  return fuzz_session (data, size, false);
+  return fuzz_session (data, size, false, false);
 }
 
 size_t

@@ -264,6 +264,9 @@ fuzz_add_requests (uint8_t *input, size_t size, size_t room)
     HOSTILE_TRIM, 0, 0, 255, HOSTILE_FLUSH, 0, 0, 0,
     HOSTILE_WRITE, 0, 8, 40, HOSTILE_EXTENTS, 0, 0, 255,
     HOSTILE_REOPEN, 0, 0, 0, HOSTILE_WRITE, 128, 1, 1,
+    HOSTILE_KINDS * 8 + HOSTILE_WRITE, 0, 0, 60, /* zeros */
+    HOSTILE_KINDS * 15 + HOSTILE_WRITE, 0, 16, 60, /* noise */
+    HOSTILE_READ, 0, 0, 255, HOSTILE_WRITE, 0, 0, 100,
   };
 
   if (size + sizeof requests + 1 > room)
@@ -329,16 +332,17 @@ fuzz_run (struct hostile_run *run)
 }
 
 int
-fuzz_session (const uint8_t *data, size_t size, bool pair)
+fuzz_session (const uint8_t *data, size_t size, bool pair, bool compress)
 {
   struct hostile_request request[FUZZ_REQUESTS];
-  struct hostile_run run = { .writable = true };
+  struct hostile_run run = { .writable = true, .write.compress = compress };
   uint8_t how;
 
   if (size < 72)
     return 0;
   how = data[--size];
   run.check = how & 1;
+  run.write.detect_zeroes = (how >> 2) % (DETECT_UNMAP + 1);
   run.request = request;
   run.requests = fuzz_requests (data, &size, request);
   if (size < 24)

@@ -81,10 +81,10 @@ struct image *fuzz_open (struct memory_file *file);
 /* Runs a session and fails if something does not hold. */
 void fuzz_run (struct hostile_run *run);
 
-/* A whole session, on any image or made into one with a data file; and a seed
- * for that.
+/* A whole session, on any image or made into one with a data file, or with
+ * what is written compressed; and a seed for that.
  */
-int fuzz_session (const uint8_t *data, size_t size, bool pair);
+int fuzz_session (const uint8_t *data, size_t size, bool pair, bool compress);
 size_t fuzz_session_seed (const struct memory_file *image, uint8_t *input,
                           size_t room);
 

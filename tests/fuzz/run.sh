@@ -12,7 +12,7 @@ builddir=$1
     { echo "usage: run.sh BUILDDIR, which is configured" >&2; exit 1; }
 
 seconds=${FUZZ_SECONDS:-60}
-targets=${FUZZ_TARGET:-header mapping snapshots bitmaps decode check session pair luks}
+targets=${FUZZ_TARGET:-header mapping snapshots bitmaps decode check session pair compress luks names}
 engine=${FUZZ_ENGINE:-libfuzzer}
 work=${FUZZ_DIR:-$builddir/fuzz}
 
@@ -28,7 +28,7 @@ if grep -q '^#define HAVE_LIBDEFLATE 1' "$builddir/build-config.h"; then
     libs+=(-ldeflate)
 fi
 engine_sources=("$srcdir"/filter/qcow2/*/*.c
-                "$srcdir"/filter/{block-lock,store-crypt}.c)
+                "$srcdir"/filter/{block-lock,export-name,store-crypt}.c)
 common=(fuzz/fuzz.c)
 for f in guard-decoder hostile-images hostile image-checker image-maker \
          image-walker store-memory toy-cipher; do

@@ -43,6 +43,9 @@
  */
 #define MESSAGES_MAX 60
 
+/* So many compressed clusters may come to lie in one at once. */
+#define PACKED_MAX 256
+
 /* Larger buffers are mapped and unmapped each time. */
 #define READ_WINDOW (UINT64_C (64) << 10)
 
@@ -143,14 +146,30 @@ l1_change_is_fine (const struct walker *w, uint64_t entry)
     && may_point_at (w, entry & ~(UINT64_C (1) << 63));
 }
 
+/* Does an entry for a compressed cluster lead to no metadata? */
 static bool
-l2_change_is_fine (const struct walker *w, uint64_t at, uint64_t old,
+packed_is_fine (const struct walker *w, uint64_t entry)
+{
+  const unsigned x = 62 - (w->bits - 8);
+  const uint64_t host = entry & ((UINT64_C (1) << x) - 1);
+  const uint64_t sectors = (entry & ~(UINT64_C (3) << 62)) >> x;
+
+  return !(entry >> 63)
+    && !(walker_what (w, host, (sectors + 1) * 512 - host % 512)
+         & IS_METADATA);
+}
+
+static bool
+l2_change_is_fine (const struct session *s, uint64_t at, uint64_t old,
                    uint64_t entry)
 {
+  const struct walker *w = &s->walker;
   const uint64_t host = entry & UINT64_C (0x00fffffffffffe00);
 
   if (w->extended && at % 16 == 8)
     return ((uint32_t) entry & entry >> 32) == 0;
+  if (s->run->write.compress && (entry >> 62 & 1))
+    return packed_is_fine (w, entry);
   if (entry & UINT64_C (0x7f000000000001fe)
       || ((entry & 1) && (w->version < 3 || w->extended)))
     return false;
@@ -166,7 +185,9 @@ l2_change_is_fine (const struct walker *w, uint64_t at, uint64_t old,
   return entry >> 63 && may_point_at (w, host);
 }
 
-/* Counts go down, or from 0 to 1; any way while they are rebuilt. */
+/* Counts go down, or from 0 to 1; up by a few where compressed clusters share
+ * one; any way while they are rebuilt.
+ */
 static bool
 counts_are_fine (const struct session *s, uint64_t old, uint64_t new)
 {
@@ -179,7 +200,7 @@ counts_are_fine (const struct session *s, uint64_t old, uint64_t new)
   for (unsigned i = 0; i < 64; i += width) {
     const uint64_t a = old >> i & mask, b = new >> i & mask;
 
-    if (b > a && !(a == 0 && b == 1))
+    if (b > a && b - a > (s->run->write.compress ? PACKED_MAX : a == 0))
       return false;
   }
   return true;
@@ -229,7 +250,7 @@ change_is_fine (const struct session *s, unsigned what, uint64_t at,
     return false;
   if ((what & IS_L1) && !l1_change_is_fine (w, new))
     return false;
-  if ((what & IS_L2) && !l2_change_is_fine (w, at, old, new))
+  if ((what & IS_L2) && !l2_change_is_fine (s, at, old, new))
     return false;
   if ((what & IS_REFTABLE)
       && (old & ~UINT64_C (511) || !may_point_at (w, new)))
@@ -475,6 +496,7 @@ open_image (struct session *s)
     .nr_bitmaps = run->bitmap != NULL,
     /* So little that tables are evicted. */
     .l2_cache_size = 4096, .decoded = decoded_cache_new (65536), .warn = true,
+    .write = run->write,
   };
   walk (s);
   s->messages = run->messages;
@@ -669,8 +691,19 @@ do_read (struct session *s, uint64_t offset, uint64_t length)
   return r;
 }
 
+/* What does not compress: of a place, and of the number of the write. */
+static uint8_t
+noise (uint32_t number, uint64_t at)
+{
+  uint64_t x = (number * UINT64_C (0x9e3779b97f4a7c15)) ^ (at >> 3);
+
+  x = (x ^ x >> 30) * UINT64_C (0xbf58476d1ce4e5b9);
+  x = (x ^ x >> 27) * UINT64_C (0x94d049bb133111eb);
+  return (x ^ x >> 31) >> at % 8 * 8;
+}
+
 static int
-do_write (struct session *s, uint64_t offset, uint64_t length)
+do_write (struct session *s, uint64_t offset, uint64_t length, unsigned flags)
 {
   uint8_t *buf = need (malloc (length));
   const uint32_t number = ++s->number;
@@ -680,7 +713,9 @@ do_write (struct session *s, uint64_t offset, uint64_t length)
     const uint64_t at = offset + i;
     const uint64_t word = GUEST << 32 | (number << 16 | at / 512 % 65536);
 
-    buf[i] = word >> (56 - at % 8 * 8);
+    buf[i] = flags == HOSTILE_ZEROS ? 0
+      : flags == HOSTILE_NOISE ? noise (number, at)
+      : word >> (56 - at % 8 * 8);
   }
   r = image_write (s->image, buf, length, offset);
   if (r == 0)
@@ -710,7 +745,7 @@ do_request (struct session *s, const struct hostile_request *request)
   case HOSTILE_WRITE:
     if (length > READ_WINDOW)
       length = READ_WINDOW;
-    r = do_write (s, offset, length);
+    r = do_write (s, offset, length, request->flags);
     break;
   case HOSTILE_ZERO:
     r = image_zero (s->image, length, offset, request->flags);

@@ -26,18 +26,25 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "data/write-options.h"
 #include "store-memory.h"
+
+/* What is written: stamps, which compress well; with these flags, zeros, or
+ * what does not compress.
+ */
+#define HOSTILE_ZEROS 1
+#define HOSTILE_NOISE 2
 
 enum hostile_kind {
   HOSTILE_WRITE, HOSTILE_ZERO, HOSTILE_TRIM, HOSTILE_FLUSH, HOSTILE_SETTLE,
   HOSTILE_READ, HOSTILE_EXTENTS, HOSTILE_CACHE, HOSTILE_REOPEN,
-  HOSTILE_KINDS,
+  HOSTILE_KINDS,                /* nine: fuzz.c counts on it */
 };
 
 struct hostile_request {
   enum hostile_kind kind;
   uint64_t offset, length;      /* bytes; cut to the size of the disk */
-  unsigned flags;               /* ZERO: IMAGE_ZERO_* */
+  unsigned flags;               /* ZERO: IMAGE_ZERO_*; WRITE: see above */
 };
 
 struct hostile_run {
@@ -46,6 +53,7 @@ struct hostile_run {
   bool writable;
   bool check;                   /* as the user's option */
   const char *snapshot, *bitmap; /* to be shown, or NULL */
+  struct write_options write;
   const struct hostile_request *request;
   size_t requests;
 

@@ -165,21 +165,40 @@ static const struct hostile_request pieces[] = {
   { .kind = HOSTILE_WRITE, .offset = 0, .length = 65536 },
 };
 
+/* Clusters that share, lose and get back their place. */
+static const struct hostile_request packing[] = {
+  { .kind = HOSTILE_WRITE, .offset = 0, .length = ALL },
+  { .kind = HOSTILE_FLUSH },
+  { .kind = HOSTILE_WRITE, .offset = 0, .length = 16384,
+    .flags = HOSTILE_NOISE },
+  { .kind = HOSTILE_WRITE, .offset = 700, .length = 3000 },
+  { .kind = HOSTILE_WRITE, .offset = 4096, .length = 16384,
+    .flags = HOSTILE_ZEROS },
+  { .kind = HOSTILE_FLUSH },
+  { .kind = HOSTILE_WRITE, .offset = 0, .length = 32768 },
+  { .kind = HOSTILE_TRIM, .offset = 8192, .length = 8192 },
+  { .kind = HOSTILE_REOPEN },
+  { .kind = HOSTILE_WRITE, .offset = 4096, .length = ALL },
+  { .kind = HOSTILE_READ, .offset = 0, .length = ALL },
+};
+
 static const struct way {
   const char *name;
   bool writable, check;
   bool dirty;                   /* with the dirty bit set */
   bool show;                    /* its snapshot, or its first bitmap */
+  bool compress;                /* what is written */
   const struct hostile_request *request;
   size_t requests;
 } ways[] = {
 #define REQUESTS(list) list, sizeof list / sizeof list[0]
   { "read", .check = true },
-  { "write", true, false, false, false, REQUESTS (writing) },
-  { "free", true, false, false, false, REQUESTS (freeing) },
-  { "pieces", true, true, false, false, REQUESTS (pieces) },
-  { "dirty", true, false, true, false, REQUESTS (writing) },
-  { "show", true, false, false, true, REQUESTS (pieces) },
+  { "write", true, false, false, false, false, REQUESTS (writing) },
+  { "free", true, false, false, false, false, REQUESTS (freeing) },
+  { "pieces", true, true, false, false, false, REQUESTS (pieces) },
+  { "dirty", true, false, true, false, false, REQUESTS (writing) },
+  { "show", true, false, false, true, false, REQUESTS (pieces) },
+  { "compress", true, false, false, false, true, REQUESTS (packing) },
 };
 #define WAYS (sizeof ways / sizeof ways[0])
 
@@ -209,6 +228,7 @@ use (const struct way *way)
   struct hostile_run run = {
     .file = file, .writable = way->writable, .check = way->check,
     .request = way->request, .requests = way->requests,
+    .write.compress = way->compress,
   };
   uint64_t held = 0;
 

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "base/printable.h"
 #include "base/report.h"
 
 /* Lines a second that one image may write about its bad ranges. */
@@ -31,14 +32,6 @@ report_set_sink (report_sink_fn sink)
 }
 
 void
-report_mask (char *text)
-{
-  for (char *p = text; *p; p++)
-    if ((unsigned char) *p < ' ' || *p == 0x7f)
-      *p = '?';
-}
-
-void
 report (enum report_level level, const char *fmt, ...)
 {
   int saved_errno = errno;
@@ -50,7 +43,7 @@ report (enum report_level level, const char *fmt, ...)
   vsnprintf (message, sizeof message, fmt, ap);
   va_end (ap);
 
-  report_mask (message);
+  printable_mask (message);
   report_sink (level, message);
   errno = saved_errno;
 }

@@ -18,17 +18,15 @@ enum report_level { REPORT_DEBUG, REPORT_WARNING, REPORT_ERROR };
 typedef void (*report_sink_fn) (enum report_level level, const char *message);
 void report_set_sink (report_sink_fn sink);
 
+/* Names come from images and clients: what in a message could forge a line of
+ * the log, or change what a terminal does, becomes '?' (base/printable.h).
+ */
 void report (enum report_level level, const char *fmt, ...)
   __attribute__ ((format (printf, 2, 3)));
 
 #define report_error(...) report (REPORT_ERROR, __VA_ARGS__)
 #define report_warning(...) report (REPORT_WARNING, __VA_ARGS__)
 #define report_debug(...) report (REPORT_DEBUG, __VA_ARGS__)
-
-/* Names come from images: a newline or an escape in one must not forge a line
- * of the log, or of what a client shows.  Such characters become '?'.
- */
-void report_mask (char *text);
 
 /* On data paths a bad image must not fill the log: an image has one of
  * these, and a message is written only when report_allowed says so (a few a

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/printable.h"
 #include "data/decoded-cache.h"
 #include "data/extents.h"
 #include "data/read.h"
@@ -294,7 +295,7 @@ image_describe (const struct image *image)
     free (description);
     return NULL;
   }
-  report_mask (description);
+  printable_mask (description);
   return description;
 }
 
