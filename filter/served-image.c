@@ -154,7 +154,7 @@ open_image (struct served_image *served, struct store *store,
     .crew = config.crew,
     .waiters = config.waiters,
     .want_data_file = config.data_file != NULL,
-    .want_encryption = encryption_has_passphrase (),
+    .want_encryption = encryption_has_passphrase () && !config.directory,
     .warn = !served->warned,
     .warn_bitmaps = !served->warned_bitmaps,
   };

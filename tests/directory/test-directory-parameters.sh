@@ -18,11 +18,12 @@ done
 make_luks qemu-img create -q -f qcow2 --object secret,id=s,data=another \
           -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10 \
           store/three 4M
+qemu-img create -q -f qcow2 store/plain 4M
 
 io='write -P 7 4k 70k'
 serve_log s --filter="$qcow2ext" file dir=store qcow2ext-direct=true \
           "${nbdkit_args[@]}"
-for name in one two; do
+for name in one two plain; do
     qemu-io -f raw -c "$io" -c flush "nbd+unix:///$name?socket=$tmp/s.sock"
 done
 expect_fail . nbdinfo "nbd+unix:///three?socket=$tmp/s.sock"
@@ -37,3 +38,5 @@ for name in one two; do
     encrypted_io 'read -P 7 4k 70k' 'read -P 0 80k 100k'
     clean
 done
+qemu-io -r -f qcow2 -c 'read -P 7 4k 70k' store/plain > out
+! grep failed out || fail "the image that is not encrypted"
