@@ -642,6 +642,7 @@ static void
 bitmap_lies (void)
 {
   const uint64_t b = at.bitmaps, x = at.bitmaps_extension;
+  uint64_t end;
 
   if (b == 0)
     return;
@@ -664,6 +665,13 @@ bitmap_lies (void)
     put (at.bitmap_table, 8, get (at.bitmap_table, 8) ^ UINT64_C (1) << bit);
     tell ();
   }
+  /* At the end of a file that ends within it, a table and the bits. */
+  begin ("bitmap-in-lost-table");
+  end = (lying[MEMORY_IMAGE].size + at.cluster - 1) & -at.cluster;
+  memory_file_resize (&lying[MEMORY_IMAGE], end + 86);
+  put (at.bitmap_table, 8, end);
+  put (at.l1, 8, end | COPIED);
+  tell ();
 }
 
 static void

@@ -242,9 +242,11 @@ claim_single (void *opaque, const struct metadata_range *range)
 
   if (is_fixed (range->kind) || range->length == 0)
     return 0;
+  /* One of which the file has the beginning is where something else may be. */
   if (is_lost (b, range)) {
     m->first_lost = min64 (m->first_lost, first);
-    return 0;
+    if (range->offset >= b->source->file_size)
+      return 0;
   }
   if (range->snapshot)
     return claim_snapshot_l2 (b, first);

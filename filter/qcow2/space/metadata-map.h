@@ -39,9 +39,10 @@ struct metadata_map {
   size_t nr_fixed, fixed_room;
 
   /* An L2 table that does not lie within the file is lost.  Such ones, which
-   * may be anywhere, are not in the map; but where the first of them would be
-   * (a cluster), the file ends for the allocator: grown beyond that, it would
-   * make something else look like that table.  Constant once built.
+   * may be anywhere, are not in the map unless they begin in the file.  Where
+   * the first of them would be (a cluster), the file ends for the allocator:
+   * grown beyond that, it would make something else look like that table.
+   * Constant once built.
    */
   uint64_t first_lost;          /* UINT64_MAX: none */
 
