@@ -23,8 +23,9 @@ int exports_parse (const char *name, struct served_image **served,
  */
 const char *exports_default (void);
 
-/* Adds what is served: with dir=, the images as their headers say.  Nothing is opened for writing, and nothing waits for
- * clients.  Returns 0 or -1 (reported).
+/* Adds what is served: with dir=, the images as their headers say.  Nothing is
+ * opened for writing, and nothing waits for clients.  Returns 0 or -1
+ * (reported).
  */
 int exports_list (nbdkit_backend *backend, struct nbdkit_exports *exports);
 

@@ -18,8 +18,9 @@ struct block_limits {
 
 /* Makes a store of which any range can be read and written, by reading more
  * than was asked for and by splitting.  inner has a fixed size (but for
- * refresh_size), and gets only requests that lie within it and keep to the limits; -ENOTSUP from its zero
- * means that zeros have to be written.  Takes inner, even if it fails.
+ * refresh_size), and gets only requests that lie within it and keep to the
+ * limits; -ENOTSUP from its zero means that zeros have to be written.  Takes
+ * inner, even if it fails.
  * Returns NULL with errno set.
  *
  * locks are shared by stores that lead to the same blocks; NULL: there is no

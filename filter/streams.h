@@ -34,9 +34,9 @@ struct streams {
 
 /* Notes a request.  slack: how far from where the last one ended it may be, to
  * go on from there; most: all windows together.  A window is read by
- * that many requests, or by more of most_part each.  Sets *start and *end to the range that is
- * to be read ahead now, in parts of *part bytes: none if they are equal.  All
- * in bytes.
+ * that many requests, or by more of most_part each.  Sets *start and *end to
+ * the range that is to be read ahead now, in parts of *part bytes: none if they
+ * are equal.  All in bytes.
  */
 void streams_note (struct streams *streams, uint64_t offset, uint64_t count,
                    uint64_t slack, uint64_t most, unsigned requests,

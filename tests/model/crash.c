@@ -626,7 +626,8 @@ world_close (struct world *w)
       world_fail (w, "after closing, sector %" PRIu64 " of the raw file is "
                   "%s", i, describe (&w->sector[i], d, buf));
   }
-  if (w->spec->raw && !w->spec->encrypted && perfect && w->failure[0] == '\0' && changed (w)
+  if (w->spec->raw && !w->spec->encrypted && perfect
+      && w->failure[0] == '\0' && changed (w)
       && w->live[MEMORY_DATA].size < w->spec->size)
     world_fail (w, "after closing, the raw file is shorter than the disk");
   if (perfect && w->failure[0] == '\0' && c.dirty && changed (w))

@@ -3,8 +3,8 @@
  *
  * Of the threads that are scheduled only one runs at a time.  It passes points:
  * before it takes a lock of the engine's while it holds none, before and
- * after each operation on a store, and at each PAUSE_POINT.  At a point it can be parked
- * while others go on.  Waiting for a lock or a condition is giving way, too:
+ * after each operation on a store, and at each PAUSE_POINT.  At a point it can
+ * be parked while others go on.  Waiting for a lock or a condition is giving way, too:
  * the linker sends pthread_mutex_lock, _unlock and pthread_cond_wait here.
  * So a schedule always leads to the same execution, nothing depends on
  * time, and a deadlock is seen as such.

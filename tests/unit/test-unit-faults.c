@@ -2,9 +2,10 @@
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * The nth operation of a kind fails, once or from then on, for n = 1, 2, 3...
- * until a workload ends without having met it.  Each time the error must reach whoever asked, the
- * image must be sound, with what was flushed in it, at the end and after a
- * power cut; after a failed flush it is not written to any more.
+ * until a workload ends without having met it.  Each time the error must reach
+ * the client that asked, the image must be sound, with what was flushed in it, at
+ * the end and after a power cut; after a failed flush it is not written to any
+ * more.
  *
  *   test-unit-faults                    what 'make check-full' does
  *   test-unit-faults SECONDS            with fresh seeds, for so long

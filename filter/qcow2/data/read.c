@@ -1,9 +1,9 @@
 /* qcow2ext: reading guest data.
  * SPDX-License-Identifier: BSD-3-Clause
  *
- * One look-up and one pread for each run, but for compressed ones, of which many
- * are read at once.  Unallocated runs go down the chain
- * by recursion, which is bounded by IMAGE_MAX_DEPTH.
+ * One look-up and one pread for each run, but for compressed ones, of which
+ * many are read at once.  Unallocated runs go down the chain by recursion, which
+ * is bounded by IMAGE_MAX_DEPTH.
  */
 
 #include "build-config.h"
