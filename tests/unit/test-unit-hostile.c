@@ -45,6 +45,7 @@
 
 static const char *wanted;      /* NULL: all */
 static bool listing;
+static bool brief;              /* as in make check: a part of what is slow */
 static unsigned lies, sessions, opened, written, still_sound, failures;
 
 /* ---------------------------------------------------------------------
@@ -307,7 +308,8 @@ tell (void)
   if (listing)
     puts (name);
   for (size_t i = 0; i < WAYS && !listing; i++)
-    use (&ways[i]);
+    if (!brief || !ways[i].compress || lies % 4 == 0)
+      use (&ways[i]);
 }
 
 /* One field, one value. */
@@ -775,6 +777,8 @@ main (int argc, char *argv[])
   wanted = argc > 1 && !listing ? argv[1] : NULL;
   if (wanted)
     setenv ("QCOW2EXT_TEST_VERBOSE", "1", 1);
+  else
+    brief = getenv ("QCOW2EXT_TEST_SHORT");
 
   for (base = hostile_bases; base->spec.name; base++) {
     hostile_make (base, sound);
