@@ -41,9 +41,10 @@ for ((i = 0; i < 3; i++)); do
 done
 n=$(grep -c 'LUKS: .* iterations' once.log)
 [ "$n" -eq 1 ] || fail "the key was searched for $n times"
-# The pages of the phrase and of the volume key: locked, and not in dumps.
+# The pages of the phrase and of the volume key: locked, and not in dumps.  (The
+# sanitizer has an mlock of its own, which does nothing.)
 pid=$(cat once.pid)
-"$PYTHON" - "$pid" <<'END'
+[ "$QCOW2EXT_TEST_UNDER" = asan ] || "$PYTHON" - "$pid" <<'END'
 import re, sys
 locked = 0
 for m in re.split(r"(?m)^(?=[0-9a-f]+-[0-9a-f]+ )", open (
