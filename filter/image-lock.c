@@ -73,8 +73,9 @@ image_lock (int fd, bool writing, const char *name)
 
   set (fd, F_UNLCK, USED_BASE + WRITE);
   set (fd, F_UNLCK, USED_BASE + RESIZE);
-  report_error ("%s: the file is in use by another process, which %s; end "
-                "that first, or give qcow2ext-lock=false if it does no harm",
+  report_error ("%s: the file is in use by another process, or by this server "
+                "as part of another image, which %s; end that first, or give "
+                "qcow2ext-lock=false if it does no harm",
                 name, taken (fd, USED_BASE + WRITE)
                 ? "writes to it" : "does not let others write to it");
   return -EBUSY;

@@ -8,6 +8,7 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include <nbdkit-filter.h>
 
@@ -21,6 +22,7 @@
 #include "exports.h"
 #include "extents-reply.h"
 #include "failures.h"
+#include "filters-above.h"
 #include "handles.h"
 #include "idle.h"
 #include "image/image.h"
@@ -113,9 +115,28 @@ qcow2ext_config_complete (nbdkit_next_config_complete *next,
   return next (nxdata);
 }
 
+/* Writing through one export would change another one. */
+static int
+check_filters_above (void)
+{
+  const char *name = config.directory || config.all_exports
+    ? filters_above_mix () : NULL;
+
+  if (name == NULL)
+    return 0;
+  nbdkit_error ("%s: --filter=%s before --filter=qcow2ext has one %s for all "
+                "exports, and would mix them: leave it out, or serve one "
+                "image with one export", config.directory ? "dir="
+                : "qcow2ext-exports=all", name,
+                strcmp (name, "cow") == 0 ? "overlay" : "cache");
+  return -1;
+}
+
 static int
 qcow2ext_get_ready (int thread_model)
 {
+  if (check_filters_above () == -1)
+    return -1;
   config.serialize = thread_model < NBDKIT_THREAD_MODEL_PARALLEL;
   if (config.directory)
     return directory_open ();

@@ -205,8 +205,13 @@ served_image_validate (struct served_image *served)
   struct purpose purpose = { .export = served_image_default_export () };
   const int fd = open_local (served, false, &st);
 
-  if (fd == -1)
-    return 0;
+  if (fd == -1) {
+    /* The plugin below is this process and may not read it, either. */
+    if (errno != EACCES || served->path == NULL || config.image_fd != -1)
+      return 0;
+    nbdkit_error ("%s: the image cannot be opened: %m", served->path);
+    return -1;
+  }
   if (pread (fd, &magic, sizeof magic, 0) != sizeof magic
       || be32toh (magic) != QCOW2_MAGIC) {
     nbdkit_error ("warning: %s: this is no qcow2 image; clients are refused, "

@@ -346,8 +346,7 @@ store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
     atomic_store (s->export.refused, true);
     report_error ("%s: dir=: the image cannot be served: a filter between "
                   "qcow2ext and the file (such as cow or cache) keeps or "
-                  "changes what is written; put it before "
-                  "--filter=qcow2ext", s->store.name);
+                  "changes what is written; leave it out", s->store.name);
     return -EROFS;
   }
   if (config.direct) {

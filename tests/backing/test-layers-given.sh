@@ -55,6 +55,11 @@ no_disk 'format' file 3.qcow2 $f=2n.qcow2 $f=1n.qcow2 $f=base.raw \
         $t=qcow2 $t=qcow2 $t=auto
 same 3.qcow2 ref.raw $f=2n.qcow2 $f=1n.qcow2 $f=base.raw $t=qcow2 $t=qcow2 \
      $t=raw
+# Images that name none get one, too.
+mkimage 2o.qcow2 --data 2=4 --data 3=5
+mkimage 1o.qcow2 --data 3=6 --data 4=7
+same 3.qcow2 ref.raw $f=2o.qcow2 $f=1o.qcow2 $f=base.raw $t=qcow2 $t=qcow2 \
+     $t=raw
 no_disk 'not a qcow2 image.*qcow2ext-backing-format' file 3.qcow2 \
         $f=2n.qcow2 $f=1n.qcow2 $f=base.raw $t=qcow2 $t=qcow2 $t=qcow2
 no_disk 'not a qcow2 image.*the image' file 3.qcow2 $f=base.raw

@@ -62,3 +62,19 @@ try proven --filter=cow file dir=store
 try proven --filter=cache file dir=store
 try proven --filter=cache file dir=store cache=writethrough
 grep -q 'a filter between qcow2ext and the file' s.log
+
+# Filters above that have one overlay or cache for all exports would mix images,
+# or a disk and its snapshots.
+cp store/x x
+for name in cow cache; do
+    for what in "dir=store" "x qcow2ext-exports=all"; do
+        # shellcheck disable=SC2086
+        expect_fail "filter=$name before --filter=qcow2ext" \
+                    nbdkit -U - --filter=$name --filter="$qcow2ext" file $what \
+                    --run true
+    done
+    nbdkit -U - --filter=$name --filter="$qcow2ext" file x \
+           --run 'nbdinfo --size "$uri"'
+done
+nbdkit -U - --filter="$qcow2ext" --filter=cow file x qcow2ext-exports=all \
+       --run 'nbdinfo --size "$uri"'

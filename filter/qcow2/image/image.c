@@ -83,8 +83,7 @@ open_chain (struct image *image, struct store *store,
 
   for (layer = image->top; r == 0 && layer && layer->format == IMAGE_QCOW2;
        layer = layer->backing)
-    if (layer->header.backing_file || depth == 0)
-      r = open_next_layer (image, layer, options, depth++);
+    r = open_next_layer (image, layer, options, depth++);
   return r;
 }
 
