@@ -9,6 +9,8 @@ source "$lib/writing.sh"
 requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
+preload=LD_PRELOAD
+[ -z "$QCOW2EXT_TEST_UNDER" ] || preload=UNDER_PRELOAD
 requires_direct_io
 direct="qcow2ext-direct=true"
 
@@ -22,8 +24,8 @@ said ()
 }
 
 new_image x.qcow2 1M
-! LD_PRELOAD=$abs_top_builddir/tests/preload/.libs/no-direct.so \
-    writing true file x.qcow2 $direct 2> log || fail "started"
+! (export $preload="$abs_top_builddir/tests/preload/.libs/no-direct.so"
+   writing true file x.qcow2 $direct) 2> log || fail "started"
 said 'direct I/O is not possible' log
 ! writing true memory 1M $direct 2> log || fail "started"
 said 'one local file' log
