@@ -30,14 +30,18 @@ struct config config = {
   .lock = true,
 };
 
+/* What nbdkit's functions say of a value does not name the parameter. */
+
 /* Parses a cache's size. */
 static int
 parse_size (const char *key, const char *value, size_t *size)
 {
   const int64_t r = nbdkit_parse_size (value);
 
-  if (r == -1)
+  if (r == -1) {
+    nbdkit_error ("%s=%s: it must be a size, such as 4M", key, value);
     return -1;
+  }
   if ((uint64_t) r > SIZE_MAX / 4) {
     nbdkit_error ("%s: the size is out of range", key);
     return -1;
@@ -47,12 +51,14 @@ parse_size (const char *key, const char *value, size_t *size)
 }
 
 static int
-parse_bool (const char *value, bool *b)
+parse_bool (const char *key, const char *value, bool *b)
 {
   const int r = nbdkit_parse_bool (value);
 
-  if (r == -1)
+  if (r == -1) {
+    nbdkit_error ("%s=%s: it must be true or false", key, value);
     return -1;
+  }
   *b = r;
   return 1;
 }
@@ -111,8 +117,10 @@ add_allow (const char *key, const char *value)
     return 1;
   }
   dir = nbdkit_realpath (value);
-  if (dir == NULL)
+  if (dir == NULL) {
+    nbdkit_error ("%s=%s: there is no such directory", key, value);
     return -1;
+  }
   if (stat (dir, &st) == -1 || !S_ISDIR (st.st_mode)) {
     nbdkit_error ("%s=%s: not a directory", key, value);
     free (dir);
@@ -191,8 +199,10 @@ set_passphrase (const char *value)
 {
   char *passphrase;
 
-  if (nbdkit_read_password (value, &passphrase) == -1)
+  if (nbdkit_read_password (value, &passphrase) == -1) {
+    nbdkit_error ("qcow2ext-passphrase=: the pass phrase cannot be read");
     return -1;
+  }
   return encryption_set_passphrase (passphrase) == -1 ? -1 : 1;
 }
 
@@ -349,21 +359,21 @@ config_parse (const char *key, const char *value)
     return add_string (&config.bitmaps, &config.nr_bitmaps,
                        copy_string (value));
   if (strcmp (key, "qcow2ext-bitmap-chain") == 0)
-    return parse_bool (value, &config.bitmap_chain);
+    return parse_bool (key, value, &config.bitmap_chain);
   if (strcmp (key, "qcow2ext-passphrase") == 0)
     return set_passphrase (value);
   if (strcmp (key, "qcow2ext-check") == 0)
-    return parse_bool (value, &config.check);
+    return parse_bool (key, value, &config.check);
   if (strcmp (key, "qcow2ext-lock") == 0)
-    return parse_bool (value, &config.lock);
+    return parse_bool (key, value, &config.lock);
   if (strcmp (key, "qcow2ext-trust-below") == 0)
-    return parse_bool (value, &config.trust_below);
+    return parse_bool (key, value, &config.trust_below);
   if (strcmp (key, "qcow2ext-compress") == 0)
-    return parse_bool (value, &config.write.compress);
+    return parse_bool (key, value, &config.write.compress);
   if (strcmp (key, "qcow2ext-detect-zeroes") == 0)
     return set_detect_zeroes (key, value);
   if (strcmp (key, "qcow2ext-direct") == 0)
-    return parse_bool (value, &config.direct);
+    return parse_bool (key, value, &config.direct);
   if (strcmp (key, "qcow2ext-l2-cache-size") == 0)
     return parse_size (key, value, &config.l2_cache_size);
   if (strcmp (key, "qcow2ext-decoded-cache-size") == 0)

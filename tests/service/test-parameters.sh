@@ -13,9 +13,9 @@ for p in qcow2ext-l2-cache-size=1x qcow2ext-l2-cache-size=-1 \
          qcow2ext-read-ahead-size=-1 \
          qcow2ext-exports=maybe qcow2ext-backing-format=vmdk \
          qcow2ext-backing-format= qcow2ext-data-file= qcow2ext-snapshot= \
-         qcow2ext-backing-file= qcow2ext-allow=; do
-    # Numbers and paths are parsed by nbdkit, which does not name the parameter.
-    refused "${p%%=*}|parse|size|path|boolean|snapshot" file x.qcow2 "$p"
+         qcow2ext-backing-file= qcow2ext-allow= qcow2ext-allow=/nowhere \
+         qcow2ext-direct=perhaps qcow2ext-passphrase=+nowhere; do
+    refused "${p%%=*}" file x.qcow2 "$p"
 done
 refused 'qcow2ext-colour' file x.qcow2 qcow2ext-colour=blue
 # Twice what can be only once.
