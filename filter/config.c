@@ -30,9 +30,9 @@ struct config config = {
   .lock = true,
 };
 
-/* What nbdkit's functions say of a value does not name the parameter. */
-
-/* Parses a cache's size. */
+/* Parses a cache's size.  Here and below, what nbdkit's functions say of a bad
+ * value does not name the parameter.
+ */
 static int
 parse_size (const char *key, const char *value, size_t *size)
 {
@@ -118,7 +118,7 @@ add_allow (const char *key, const char *value)
   }
   dir = nbdkit_realpath (value);
   if (dir == NULL) {
-    nbdkit_error ("%s=%s: there is no such directory", key, value);
+    nbdkit_error ("%s=%s: it must be a directory, or none", key, value);
     return -1;
   }
   if (stat (dir, &st) == -1 || !S_ISDIR (st.st_mode)) {

@@ -23,7 +23,7 @@ struct search {
 static int
 look (struct dl_phdr_info *info, size_t size, void *opaque)
 {
-  static const char *const mixing[] = { "cow", "cache" };
+  static const char *const mixing[] = { "cow", "cache", "cacheextents" };
   struct search *s = opaque;
   const char *name = strrchr (info->dlpi_name, '/');
 

@@ -5,8 +5,8 @@
 #ifndef QCOW2EXT_FILTERS_ABOVE_H
 #define QCOW2EXT_FILTERS_ABOVE_H
 
-/* The name of a filter above that keeps what is read or written of one export
- * for all of them, as nbdkit's cow and cache do; NULL: there is none.  To be
+/* The name of a filter above that keeps what it knows of one export for all of
+ * them, as nbdkit's cow, cache and cacheextents do; NULL: there is none.  To be
  * called once all filters are loaded.
  */
 const char *filters_above_mix (void);

@@ -8,7 +8,6 @@
 #include "build-config.h"
 
 #include <errno.h>
-#include <string.h>
 
 #include <nbdkit-filter.h>
 
@@ -124,11 +123,10 @@ check_filters_above (void)
 
   if (name == NULL)
     return 0;
-  nbdkit_error ("%s: --filter=%s before --filter=qcow2ext has one %s for all "
-                "exports, and would mix them: leave it out, or serve one "
-                "image with one export", config.directory ? "dir="
-                : "qcow2ext-exports=all", name,
-                strcmp (name, "cow") == 0 ? "overlay" : "cache");
+  nbdkit_error ("%s: --filter=%s before --filter=qcow2ext has one overlay or "
+                "cache for all exports, and would mix them: leave it out, or "
+                "serve one image with one export",
+                config.directory ? "dir=" : "qcow2ext-exports=all", name);
   return -1;
 }
 

@@ -206,11 +206,16 @@ served_image_validate (struct served_image *served)
   const int fd = open_local (served, false, &st);
 
   if (fd == -1) {
-    /* The plugin below is this process and may not read it, either. */
-    if (errno != EACCES || served->path == NULL || config.image_fd != -1)
-      return 0;
-    nbdkit_error ("%s: the image cannot be opened: %m", served->path);
-    return -1;
+    /* A file that is there and that the plugin may not read, either.  Where
+     * not even that can be seen, the plugin may mean another place.
+     */
+    if (served->path && config.image_fd == -1 && stat (served->path, &st) == 0
+        && S_ISREG (st.st_mode) && access (served->path, R_OK) == -1
+        && errno == EACCES) {
+      nbdkit_error ("%s: the image cannot be opened: %m", served->path);
+      return -1;
+    }
+    return 0;
   }
   if (pread (fd, &magic, sizeof magic, 0) != sizeof magic
       || be32toh (magic) != QCOW2_MAGIC) {

@@ -66,7 +66,7 @@ grep -q 'a filter between qcow2ext and the file' s.log
 # Filters above that have one overlay or cache for all exports would mix images,
 # or a disk and its snapshots.
 cp store/x x
-for name in cow cache; do
+for name in cow cache cacheextents; do
     for what in "dir=store" "x qcow2ext-exports=all"; do
         # shellcheck disable=SC2086
         expect_fail "filter=$name before --filter=qcow2ext" \
