@@ -11,7 +11,7 @@ cd "$tmp"
 
 names='disk/pair-raw/read-4k-4c disk/internal/write-1m-1c
        disk/luks/read-4k-1c disk/internal/first-flush16-4k zstd/copy zlib/seq-4k-d16 open/pair-64t
-       zlib/storm-64k-50c open/pair-first-write far/map-64g disk/direct/read-4k-1c'
+       zstd/into zlib/storm-64k-50c open/pair-first-write far/map-64g disk/direct/read-4k-1c'
 # shellcheck disable=SC2086
 "$PYTHON" "$abs_top_srcdir/tests/bench/bench.py" \
     --filter="$qcow2ext" --load="$load" --dir="$tmp" --memory="$tmp" \
@@ -28,7 +28,9 @@ names = sorted (w["name"] for w in report["workloads"])
 assert names == sorted (sys.argv[1:]), names
 for w in report["workloads"]:
     servers = {"qemu-nbd", "qcow2ext"}
-    if not w["name"].startswith (("far/", "disk/direct/")):
+    if w["name"] == "zstd/into":
+        servers.add ("qemu-img")
+    elif not w["name"].startswith (("far/", "disk/direct/")):
         servers.add ("file")
     assert set (w["servers"]) >= servers, w
     for s in w["servers"].values ():

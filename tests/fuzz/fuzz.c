@@ -269,6 +269,8 @@ fuzz_add_requests (uint8_t *input, size_t size, size_t room)
     HOSTILE_READ, 0, 0, 255, HOSTILE_WRITE, 0, 0, 100,
   };
 
+  /* So that multiples of it have flags in their upper bits. */
+  _Static_assert (HOSTILE_KINDS == 9, "the bytes above");
   if (size + sizeof requests + 1 > room)
     return 0;
   memcpy (input + size, requests, sizeof requests);

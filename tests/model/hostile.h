@@ -38,7 +38,7 @@
 enum hostile_kind {
   HOSTILE_WRITE, HOSTILE_ZERO, HOSTILE_TRIM, HOSTILE_FLUSH, HOSTILE_SETTLE,
   HOSTILE_READ, HOSTILE_EXTENTS, HOSTILE_CACHE, HOSTILE_REOPEN,
-  HOSTILE_KINDS,                /* nine: fuzz.c counts on it */
+  HOSTILE_KINDS,
 };
 
 struct hostile_request {
