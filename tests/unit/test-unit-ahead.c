@@ -117,7 +117,9 @@ __wrap_calloc (size_t n, size_t size)
 void
 __wrap_free (void *p)
 {
-  held -= malloc_usable_size (p);
+  /* LeakSanitizer's does not take NULL. */
+  if (p != NULL)
+    held -= malloc_usable_size (p);
   __real_free (p);
 }
 

@@ -211,7 +211,9 @@ load_refcounts (struct check *c, struct disk_counts *d)
 static int
 compare_counts (struct check *c, struct disk_counts *d)
 {
-  for (uint64_t i = 0; i < c->result->clusters; i++) {
+  const uint64_t clusters = c->result->clusters;
+
+  for (uint64_t i = 0; i < clusters + (c->result->counts[clusters] != 0); i++) {
     const uint64_t wanted = c->result->counts[i];
     uint64_t found;
     int r = disk_count (c, d, i, &found);
@@ -314,8 +316,12 @@ count_l2 (struct check *c, const struct metadata_range *m)
   if (m->entry & QCOW2_L1_RESERVED)
     finding (c, errors, "the L1 entry %" PRIu64 " has reserved bits set",
              m->index);
-  if (m->length == 0)
+  if (m->length == 0) {
+    if (m->entry & QCOW2_COPIED)
+      finding (c, errors, "the L1 entry %" PRIu64 " has the copied flag and no "
+               "table", m->index);
     return 0;
+  }
   count_range (c, "L2 table", m->offset, m->length);
   if (m->offset & (c->cluster_size - 1))
     finding (c, errors, "the L2 table at offset 0x%" PRIx64
@@ -329,6 +335,9 @@ count_l2 (struct check *c, const struct metadata_range *m)
 static int
 count_block (struct check *c, const struct metadata_range *m)
 {
+  if (m->entry & ~QCOW2_REFTABLE_OFFSET)
+    finding (c, errors, "the entry of refcount block %" PRIu64 " has reserved "
+             "bits set", m->index);
   if (m->length == 0)
     return 0;
   if (m->offset & (c->cluster_size - 1)) {
@@ -390,6 +399,8 @@ layer_check (struct layer *layer, bool verbose, struct check_result *result)
   if (result->counts == NULL)
     return -ENOMEM;
 
+  if (layer->bitmaps && layer->bitmaps->damaged)
+    finding (&c, errors, "the dirty bitmaps are damaged");
   source.file_size = c.file_size;
   if ((r = metadata_walk (&source, count_metadata, &c)) == 0
       && (r = load_refcounts (&c, &c.disk)) == 0
