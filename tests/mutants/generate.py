@@ -23,7 +23,8 @@ one a line, to which a run that is started again adds.
 
 What survives is to be read.  A survivor that makes no difference anybody could
 see goes into equivalent.txt, beside this file, with the reason.  After new tests
-"run --again" tries the survivors once more.
+"run --again" tries the survivors once more, with --sanitize as CI's stage of
+sanitizers does.
 
 Needed: gcc, python3-clang (libclang), and what it takes to build.
 """
@@ -72,6 +73,7 @@ CHEAP = [
     ("unit/test-unit-cluster-set", []),
     ("unit/test-unit-encoder", []),
     ("unit/test-unit-luks", []),
+    ("unit/test-unit-check", []),
     ("unit/test-unit-stress", []),
 ]
 # So many are built at first, as most mutants do not live longer.
@@ -138,7 +140,7 @@ def find_files(parts):
 
 
 def find_places(path, config_dir):
-    """Mutants of a file: dicts with kind, offset, length, replacement."""
+    """Mutants of a file: dicts with kind, where, old and new text, id."""
     import clang.cindex as c
     args = ["-std=gnu11", "-D_GNU_SOURCE", "-I" + config_dir,
             "-I" + os.path.join(top, "filter", "qcow2"),
@@ -159,6 +161,7 @@ def find_places(path, config_dir):
         sys.exit("generate.py: %s: %s" % (path, errors[0]))
     K = c.CursorKind
     places = []
+    function = None
 
     def span(cursor):
         a, b = cursor.extent.start, cursor.extent.end
@@ -179,7 +182,8 @@ def find_places(path, config_dir):
         if re.search(r"\b(MUTANT|PAUSE_POINT|static_assert)\s*\(", where):
             return
         places.append({"file": path, "line": line_of(begin), "kind": kind,
-                       "begin": begin, "end": end, "old": old, "new": new})
+                       "begin": begin, "end": end, "old": old, "new": new,
+                       "function": function})
 
     SWAP = {"&&": ("logic", "||"), "||": ("logic", "&&"),
             "<": ("boundary", "<="), "<=": ("boundary", "<"),
@@ -247,16 +251,20 @@ def find_places(path, config_dir):
     for cursor in unit.cursor.get_children():
         if cursor.location.file and cursor.location.file.name == full \
            and cursor.kind == K.FUNCTION_DECL and cursor.is_definition():
+            function = cursor.spelling
             walk(cursor, unit.cursor)
     # The condition of an if is a child of it, too.
-    unique = {}
-    for p in places:
-        p["id"] = "%s:%d:%s:%s" % (
-            p["file"], p["line"], p["kind"], hashlib.sha1(
-                ("%s/%s/%d" % (p["old"], p["new"], p["begin"]
-                               - text.rfind(b"\n", 0, p["begin"]))
-                 ).encode()).hexdigest()[:6])
-        unique[p["begin"], p["end"], p["new"]] = p
+    unique = {(p["begin"], p["end"], p["new"]): p for p in places}
+    # What a place is called holds as long as its line and function do.
+    seen = {}
+    for p in sorted(unique.values(), key=lambda p: (p["begin"], p["end"])):
+        start = text.rfind(b"\n", 0, p["begin"]) + 1
+        what = (p["function"], p["kind"], p["begin"] - start, p["old"],
+                p["new"], text[start:text.find(b"\n", p["begin"])])
+        seen[what] = seen.get(what, 0) + 1
+        p["id"] = "%s:%s:%s:%s" % (
+            p["file"], p["function"], p["kind"], hashlib.sha1(
+                repr((what, seen[what])).encode()).hexdigest()[:6])
     return list(unique.values())
 
 
@@ -302,9 +310,10 @@ class Job(threading.Thread):
                            stderr=subprocess.DEVNULL)
         # Without line numbers in it, the same code is the same object.  What is
         # not freed is a failure, too.
+        sanitizer = "address,undefined" if self.run_all.sanitize else "leak"
         subprocess.run([os.path.join(self.src, "configure"), "-q",
-                        "CFLAGS=-O2 -w -fsanitize=leak"], cwd=self.build, check=True,
-                       stdout=subprocess.DEVNULL)
+                        "CFLAGS=-O2 -w -fsanitize=" + sanitizer],
+                       cwd=self.build, check=True, stdout=subprocess.DEVNULL)
         programs = sorted({t for t, _ in TESTS})
         if not self.make() or not self.make("-C", "tests", *programs):
             print("generate.py: cannot build in " + self.build, flush=True)
@@ -412,12 +421,14 @@ class Job(threading.Thread):
 class Run:
     def __init__(self, a, places):
         self.dir = os.path.abspath(a.dir)
+        self.sanitize = a.sanitize
         self.lock = threading.Lock()
         self.results = os.path.join(self.dir, "results")
         known = read_results(self.results)
         if a.again:
-            known = {i: r for i, r in known.items()
-                     if r["result"] not in ("left", "survived")}
+            reasons = read_equivalent()
+            known = {i: r for i, r in known.items() if i in reasons
+                     or r["result"] not in ("left", "survived")}
         self.todo = [p for p in places if p["id"] not in known]
         self.left = [p for p in places if p["id"] in known
                      and known[p["id"]]["result"] == "left"]
@@ -502,8 +513,11 @@ def wilson(k, n):
     return middle - half, middle + half
 
 
-def report(directory):
-    results = read_results(os.path.join(directory, "results")).values()
+def report(directory, places):
+    found = read_results(os.path.join(directory, "results"))
+    # Places that have moved or gone since then are drawn no more.
+    results = [found[p["id"]] for p in places if p["id"] in found]
+    missing = len(places) - len(results)
     reasons = read_equivalent()
     count, files, tests = {}, {}, {}
     survivors = []
@@ -511,7 +525,8 @@ def report(directory):
         what = r["result"]
         if what in ("left", "survived") and r["id"] in reasons:
             what = "equivalent"
-        elif what == "survived":
+        elif what in ("left", "survived"):
+            what = "survived"
             survivors.append(r)
         count[what] = count.get(what, 0) + 1
         if what in ("killed", "survived"):
@@ -521,7 +536,8 @@ def report(directory):
             tests[r["by"]] = tests.get(r["by"], 0) + 1
     killed, survived = count.get("killed", 0), count.get("survived", 0)
     for r in sorted(survivors, key=lambda r: (r["file"], r["line"])):
-        print("survived: %s: %r -> %r" % (r["id"], r["old"], r["new"]))
+        print("survived: %s (line %d): %r -> %r" % (r["id"], r["line"],
+                                                    r["old"], r["new"]))
     print()
     for path, (k, s) in sorted(files.items()):
         print("%-45s %4d killed %4d survived" % (path, k, s))
@@ -530,8 +546,9 @@ def report(directory):
         print("%4d killed by %s" % (n, name))
     print()
     low, high = wilson(killed, killed + survived)
-    print("%d mutants: %s" % (len(results), ", ".join(
-        "%d %s" % (n, what) for what, n in sorted(count.items()))))
+    print("%d mutants: %s" % (len(places), ", ".join(
+        ["%d %s" % (n, what) for what, n in sorted(count.items())]
+        + (["%d not tried" % missing] if missing else []))))
     if killed + survived:
         print("killed: %.1f %% of those that are not equivalent (%.1f to %.1f "
               "with 95 %% confidence)" % (100 * killed / (killed + survived),
@@ -547,20 +564,18 @@ def main():
         s = sub.add_parser(name)
         if name != "list":
             s.add_argument("dir")
-        if name != "report":
-            s.add_argument("--file", action="append", default=[])
-            s.add_argument("--config", help="a directory that has "
-                           "build-config.h (default: one is made)")
-        if name == "run":
             s.add_argument("--count", type=int, default=600)
             s.add_argument("--seed", type=int, default=1)
+        s.add_argument("--file", action="append", default=[])
+        s.add_argument("--config", help="a directory that has build-config.h "
+                       "(default: one is made)")
+        if name == "run":
             s.add_argument("--jobs", type=int, default=os.cpu_count())
             s.add_argument("--again", action="store_true",
                            help="try once more what had survived")
+            s.add_argument("--sanitize", action="store_true", help="with "
+                           "AddressSanitizer and UndefinedBehaviorSanitizer")
     a = p.parse_args()
-    if a.command == "report":
-        report(a.dir)
-        return
     config = a.config
     if not config:
         # An empty one will do: nothing in it changes where places are.
@@ -579,12 +594,13 @@ def main():
         print("%d places: %s" % (len(places), ", ".join(
             "%d %s" % (n, k) for k, n in sorted(kinds.items()))))
         return
-    os.makedirs(a.dir, exist_ok=True)
-    os.environ["QCOW2EXT_TEST_SHORT"] = "1"
     chosen = draw(places, a.count, a.seed)
     print("%d of %d places" % (len(chosen), len(places)), flush=True)
-    Run(a, chosen).run()
-    report(a.dir)
+    if a.command == "run":
+        os.makedirs(a.dir, exist_ok=True)
+        os.environ["QCOW2EXT_TEST_SHORT"] = "1"
+        Run(a, chosen).run()
+    report(a.dir, chosen)
 
 
 if __name__ == "__main__":

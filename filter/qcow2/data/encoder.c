@@ -32,12 +32,12 @@
 
 /* What is best in the same time.  With so small a window, higher levels of
  * zlib gain half a percent and take a third longer; a larger memory level has
- * larger tables to clear for each cluster, and gains nothing.
+ * larger tables to clear for each cluster, and gains nothing.  Of zstd it is
+ * the default level.
  */
 #define ZLIB_LEVEL 5
 #define ZLIB_MEMORY_LEVEL 8
 #define LIBDEFLATE_LEVEL 5
-#define ZSTD_LEVEL 3
 
 /* One of these is not NULL. */
 struct context {
@@ -120,16 +120,6 @@ new_zlib (void)
   return z;
 }
 
-static ZSTD_CCtx *
-new_zstd (void)
-{
-  ZSTD_CCtx *zstd = ZSTD_createCCtx ();
-
-  if (zstd)
-    ZSTD_CCtx_setParameter (zstd, ZSTD_c_compressionLevel, ZSTD_LEVEL);
-  return zstd;
-}
-
 static struct context *
 new_context (const struct encoder *e)
 {
@@ -138,7 +128,7 @@ new_context (const struct encoder *e)
   if (c == NULL)
     return NULL;
   if (e->zstd)
-    c->zstd = new_zstd ();
+    c->zstd = ZSTD_createCCtx ();
 #ifdef HAVE_LIBDEFLATE
   else if (e->cluster_size <= WINDOW_SIZE)
     c->libdeflate = libdeflate_alloc_compressor (LIBDEFLATE_LEVEL);
