@@ -88,6 +88,26 @@ seeds ()
             cp "$f" "$work/seeds/$t"
         fi
     done
+    if [ -e "$srcdir/tests/fuzz/corpus/$t.tar.xz" ]; then
+        tar -xf "$srcdir/tests/fuzz/corpus/$t.tar.xz" -C "$work/seeds/$t"
+    fi
+}
+
+# The fewest inputs that reach what the corpus reaches, in an archive.
+minimise ()
+{
+    local t=$1 dir=$work/minimal/$1
+    rm -rf "$dir"
+    mkdir -p "$dir" "$work/minimal"
+    "$work/fuzz-$t" -merge=1 -max_len=$max_len -timeout=20 \
+        -rss_limit_mb=2048 "$dir" "$work/corpus/$t" "$work/seeds/$t" \
+        >"$work/$t-merge.log" 2>&1 ||
+        { echo "$t: FAILED: see $work/$t-merge.log"; return 1; }
+    tar -c --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
+        -C "$dir" . | xz -9e >"$work/minimal/$t.tar.xz"
+    printf '%s: %s inputs in %s bytes\n' "$t" \
+        "$(find "$dir" -type f | wc -l)" \
+        "$(stat -c %s "$work/minimal/$t.tar.xz")"
 }
 
 run_libfuzzer ()
@@ -177,14 +197,18 @@ done
 
 failed=0
 case $engine in
-    libfuzzer)
+    libfuzzer | minimise)
         build clang "$work/libfuzzer" -fsanitize=fuzzer-no-link $sanitize \
             -DFUZZ_LIBFUZZER
         for t in $targets; do
             # shellcheck disable=SC2046
             clang $sanitize,fuzzer $(objects "$work/libfuzzer" "$t") \
                 "${libs[@]}" -o "$work/fuzz-$t"
-            run_libfuzzer "$t" || failed=1
+            if [ "$engine" = minimise ]; then
+                minimise "$t" || failed=1
+            else
+                run_libfuzzer "$t" || failed=1
+            fi
         done
         ;;
     afl)
@@ -202,7 +226,7 @@ case $engine in
         coverage
         ;;
     *)
-        echo "FUZZ_ENGINE is libfuzzer, afl or coverage" >&2
+        echo "FUZZ_ENGINE is libfuzzer, afl, coverage or minimise" >&2
         exit 1
         ;;
 esac
