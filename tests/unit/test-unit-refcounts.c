@@ -286,6 +286,246 @@ test_new_blocks (void)
   memory_file_free (&file);
 }
 
+/* --- a larger table --- */
+
+/* What is written past the end of the image that is made up. */
+static uint8_t *grown;
+static const uint64_t grown_size = TABLE_BYTES * 2;
+
+static int
+grown_pread (struct store *s, void *buf, size_t count, uint64_t offset)
+{
+  if (offset < FILE_SIZE)
+    return made_up_pread (s, buf, count, offset);
+  CHECK (offset - FILE_SIZE + count <= grown_size);
+  memcpy (buf, grown + (offset - FILE_SIZE), count);
+  return 0;
+}
+
+static int
+grown_pwrite (struct store *s, const void *buf, size_t count, uint64_t offset)
+{
+  (void) s;
+  if (offset < FILE_SIZE) {
+    CHECK (offset + count <= CLUSTER); /* the header */
+    return 0;
+  }
+  CHECK (offset - FILE_SIZE + count <= grown_size);
+  memcpy (grown + (offset - FILE_SIZE), buf, count);
+  return 0;
+}
+
+static int
+grown_flush (struct store *s)
+{
+  (void) s;
+  return 0;
+}
+
+static int
+grown_get_size (struct store *s, uint64_t *size)
+{
+  (void) s;
+  *size = FILE_SIZE + grown_size;
+  return 0;
+}
+
+/* Each block is in the slot of its number.  What is new counts itself, and
+ * nothing else.
+ */
+static void
+check_grown (struct refcounts *r)
+{
+  uint64_t c = FILE_SIZE / CLUSTER, count;
+
+  for (uint64_t i = 0; i < r->entries; i++)
+    CHECK (r->block[i] == NULL || r->block[i]->number == i);
+  for (; c < r->offset / CLUSTER + r->clusters; c++)
+    CHECK (refcounts_get (r, c, &count) == 0 && count == 1);
+  CHECK (refcounts_get (r, c, &count) == 0 && count == 0);
+  CHECK (refcounts_get (r, c - BLOCKS * PER_BLOCK / 2, &count) == 0);
+  CHECK (count == 1);
+}
+
+/* There is room for half as much again, so that this is rare.  It takes more
+ * than one block to count the new table.
+ */
+static void
+test_larger_table (void)
+{
+  static const struct store_ops grown_ops = {
+    .pread = grown_pread, .pwrite = grown_pwrite, .flush = grown_flush,
+    .get_size = grown_get_size,
+  };
+  struct store grown_store = { .ops = &grown_ops, .name = store.name };
+  struct header h = header;
+  struct health grown_health = { .file = &grown_store, .header = &h };
+  struct refcounts larger;
+
+  grown = calloc (1, grown_size);
+  CHECK (grown != NULL);
+  metadata_map_init (&metadata, CLUSTER_BITS);
+  refcounts_init (&larger, &grown_health, &metadata, &file_size);
+  larger.end.can_grow = true;
+  CHECK (refcounts_open (&larger) == 0);
+  CHECK (refcounts_grow_table (&larger, BLOCKS) == 0);
+  CHECK (larger.entries >= BLOCKS + BLOCKS / 2);
+  CHECK (larger.block[BLOCKS + 1] != NULL);
+  check_grown (&larger);
+  refcounts_destroy (&larger);
+
+  /* As the file has it. */
+  CHECK (h.reftable_offset > FILE_SIZE);
+  refcounts_init (&larger, &grown_health, &metadata, &file_size);
+  CHECK (refcounts_open (&larger) == 0);
+  check_grown (&larger);
+  refcounts_destroy (&larger);
+  metadata_map_destroy (&metadata);
+  free (grown);
+}
+
+/* --- counts that are set --- */
+
+struct small {
+  struct memory_file file;
+  struct header header;
+  struct health health;
+  struct metadata_map metadata;
+  struct refcounts rc;
+};
+
+/* A small image, of so many clusters, on a device. */
+static void
+open_small (struct small *s, unsigned order, uint64_t clusters)
+{
+  *s = (struct small) { .header = header, .health.header = &s->header };
+  make_small (&s->file);
+  memory_file_resize (&s->file, clusters * CLUSTER);
+  s->header.refcount_order = order;
+  s->header.reftable_clusters = SMALL_TABLE / CLUSTER;
+  s->health.file = store_memory_new (&s->file, NULL, MEMORY_IMAGE, false);
+  metadata_map_init (&s->metadata, CLUSTER_BITS);
+  refcounts_init (&s->rc, &s->health, &s->metadata, &file_size);
+  CHECK (refcounts_open (&s->rc) == 0);
+}
+
+static void
+close_small (struct small *s)
+{
+  refcounts_destroy (&s->rc);
+  metadata_map_destroy (&s->metadata);
+  store_close (s->health.file);
+  memory_file_free (&s->file);
+}
+
+/* A count that does not fit into its bits is refused, not cut off. */
+static void
+test_repair (unsigned order)
+{
+  const uint64_t bits = UINT64_C (1) << order;
+  const uint32_t most = bits < 32 ? (UINT32_C (1) << bits) - 1 : UINT32_MAX;
+  uint32_t counts[10] = { [3] = most, [5] = 1 };
+  uint64_t count;
+  struct small s;
+
+  open_small (&s, order, 10);
+  CHECK (refcounts_repair (&s.rc, counts, 10) == 0);
+  for (uint64_t c = 0; c < 10; c++) {
+    CHECK (refcounts_get (&s.rc, c, &count) == 0);
+    CHECK (count == counts[c]);
+  }
+  if (bits < 32) {
+    counts[3] = most + 1;
+    CHECK (refcounts_repair (&s.rc, counts, 10) == -ENOTSUP);
+    CHECK (refcounts_get (&s.rc, 3, &count) == 0);
+    CHECK (count == most);
+  }
+  close_small (&s);
+}
+
+/* A device keeps its size: what is free in it ends there, and with that what
+ * can be taken.
+ */
+static void
+test_device (void)
+{
+  const uint64_t clusters = TABLE / CLUSTER + SMALL_TABLE / CLUSTER + 1;
+  struct small s;
+  uint64_t offset, got;
+  bool zero;
+
+  open_small (&s, 4, clusters);
+  CHECK (allocator_last_free (&s.rc, &offset) == -ENOSPC);
+  CHECK (allocator_alloc (&s.rc, 1, &offset, &got, &zero) == -ENOSPC);
+  close_small (&s);
+
+  open_small (&s, 4, clusters + 5);
+  CHECK (allocator_last_free (&s.rc, &offset) == 0);
+  CHECK (offset == (clusters + 4) * CLUSTER);
+  CHECK (metadata_map_add (&s.metadata, clusters + 4) == 0);
+  refblock_set (&s.rc, s.rc.block[0], clusters + 3, 1);
+  CHECK (allocator_last_free (&s.rc, &offset) == 0);
+  CHECK (offset == (clusters + 2) * CLUSTER);
+  CHECK (allocator_alloc (&s.rc, 9, &offset, &got, &zero) == 0);
+  CHECK (offset == clusters * CLUSTER && got == 3 && !zero);
+  metadata_map_remove (&s.metadata, clusters + 4);
+  CHECK (allocator_alloc (&s.rc, 9, &offset, &got, &zero) == 0);
+  CHECK (offset == (clusters + 4) * CLUSTER && got == 1);
+  CHECK (allocator_alloc (&s.rc, 1, &offset, &got, &zero) == -ENOSPC);
+  close_small (&s);
+}
+
+/* New blocks lie within the device, and no more are made than count clusters of
+ * it: all others can be taken.
+ */
+static void
+test_device_filled (void)
+{
+  const uint64_t used = TABLE / CLUSTER + SMALL_TABLE / CLUSTER + 1;
+  const uint64_t clusters = 2 * PER_BLOCK + 2; /* for two more blocks */
+  uint64_t taken = 0, offset, got;
+  struct small s;
+  bool zero;
+  int r;
+
+  open_small (&s, 4, clusters);
+  while ((r = allocator_alloc (&s.rc, 50, &offset, &got, &zero)) == 0) {
+    CHECK (offset + got * CLUSTER <= clusters * CLUSTER);
+    taken += got;
+  }
+  CHECK (r == -ENOSPC);
+  CHECK (taken == clusters - used - 2);
+  CHECK (s.file.size == clusters * CLUSTER);
+  close_small (&s);
+}
+
+/* What was given back at the end is cut off, and is as new when the file grows
+ * again.
+ */
+static void
+test_tail (void)
+{
+  const uint64_t clusters = TABLE / CLUSTER + SMALL_TABLE / CLUSTER + 1;
+  uint64_t offset, got;
+  struct small s;
+  bool zero;
+
+  open_small (&s, 4, clusters);
+  s.rc.end.can_grow = true;
+  for (unsigned i = 0; i < 2; i++) {
+    CHECK (allocator_alloc (&s.rc, 5, &offset, &got, &zero) == 0);
+    CHECK (offset == clusters * CLUSTER && got == 5 && zero);
+    CHECK (file_end_size (&s.rc.end) == (clusters + 5) * CLUSTER);
+    CHECK (allocator_trim_tail (&s.rc) == 0);
+    CHECK (s.file.size == (clusters + 5) * CLUSTER);
+    allocator_give_back (&s.rc, offset, got);
+    CHECK (allocator_trim_tail (&s.rc) == 0);
+    CHECK (s.file.size == clusters * CLUSTER);
+    CHECK (file_end_size (&s.rc.end) == clusters * CLUSTER);
+  }
+  close_small (&s);
+}
+
 int
 main (void)
 {
@@ -306,5 +546,11 @@ main (void)
   refcounts_destroy (&rc);
   metadata_map_destroy (&metadata);
   test_new_blocks ();
+  test_larger_table ();
+  for (unsigned order = 0; order <= 6; order++)
+    test_repair (order);
+  test_device ();
+  test_device_filled ();
+  test_tail ();
   return EXIT_SUCCESS;
 }
