@@ -11,7 +11,7 @@
 unsigned
 printable_length (const char *text)
 {
-  static const uint32_t first[] = { 0, 0, 0x80, 0x800, 0x10000 };
+  static const uint32_t first[] = { 0x80, 0x800, 0x10000 };
   const unsigned char *s = (const unsigned char *) text;
   const unsigned n = s[0] < 0x80 ? 1 : s[0] < 0xC0 ? 0 : s[0] < 0xE0 ? 2
                      : s[0] < 0xF0 ? 3 : s[0] < 0xF8 ? 4 : 0;
@@ -25,7 +25,7 @@ printable_length (const char *text)
       return 0;
     c = c << 6 | (s[i] & 0x3F);
   }
-  if (c < first[n] || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)
+  if (c < first[n - 2] || c > 0x10FFFF || (c >= 0xD800 && c < 0xE000)
       || (c >= 0x80 && c < 0xA0) || c == 0x2028 || c == 0x2029)
     return 0;
   return n;
