@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/report.h"
 
@@ -167,6 +168,71 @@ test_pbkdf2 (void)
     check (memcmp (out + 32, expected[i].tail, 8) == 0,
            "PBKDF2 with hash %u is wrong", i);
   }
+}
+
+/* --- contexts of the library --- */
+
+/* The linker sends calls of sysconf here. */
+static long processors;         /* 0: those that there are */
+long __real_sysconf (int name);
+long __wrap_sysconf (int name);
+
+long
+__wrap_sysconf (int name)
+{
+  return processors && name == _SC_NPROCESSORS_ONLN ? processors
+                                                    : __real_sysconf (name);
+}
+
+static struct libgcrypt real;
+static int last_algorithm, last_mode;
+static unsigned keys_set;
+
+static gcry_error_t
+watch_open (gcry_cipher_hd_t *handle, int algorithm, int mode, unsigned flags)
+{
+  last_algorithm = algorithm;
+  last_mode = mode;
+  return real.cipher_open (handle, algorithm, mode, flags);
+}
+
+/* The library goes by the length of the key, whatever AES it was asked for, but
+ * its manual does not say so.
+ */
+static gcry_error_t
+watch_key (gcry_cipher_hd_t handle, const void *key, size_t bytes)
+{
+  const size_t one = last_algorithm == GCRY_CIPHER_AES128 ? 16 : 32;
+
+  keys_set++;
+  check (bytes == (last_mode == GCRY_CIPHER_MODE_XTS ? 2 * one : one),
+         "algorithm %d has a key of %zu bytes", last_algorithm, bytes);
+  return real.cipher_setkey (handle, key, bytes);
+}
+
+/* There is a context for each processor, within limits. */
+static void
+test_contexts (void)
+{
+  static const struct { long processors; unsigned contexts; } cases[] = {
+    { -1, 16 }, { 1, 16 }, { 16, 16 }, { 17, 17 }, { 63, 63 }, { 64, 64 },
+    { 65, 64 }, { 1000, 64 },
+  };
+
+  real = libgcrypt;
+  libgcrypt.cipher_open = watch_open;
+  libgcrypt.cipher_setkey = watch_key;
+  for (unsigned i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
+    cipher_free (vector_cipher (&vectors[i]));
+  for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    processors = cases[i].processors;
+    keys_set = 0;
+    cipher_free (vector_cipher (&vectors[0]));
+    check (keys_set == cases[i].contexts,
+           "%u contexts for %ld processors", keys_set, processors);
+  }
+  processors = 0;
+  libgcrypt = real;
 }
 
 /* --- headers --- */
@@ -733,6 +799,7 @@ main (void)
     return EXIT_FAILURE;
   }
   test_ciphers ();
+  test_contexts ();
   test_pbkdf2 ();
   test_headers ();
   test_keys ();
