@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -29,6 +30,7 @@
 
 /* The linker sends calls of pthread_create here. */
 static bool no_threads;
+static atomic_uint threads_started;
 int __real_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                            void *(*start) (void *), void *opaque);
 int __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
@@ -38,8 +40,23 @@ int
 __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                        void *(*start) (void *), void *opaque)
 {
+  threads_started++;
   return no_threads ? EAGAIN
                     : __real_pthread_create (thread, attr, start, opaque);
+}
+
+/* And those of sched_getaffinity here. */
+static unsigned processors;     /* that this process may use; 0: unknown */
+int __wrap_sched_getaffinity (pid_t pid, size_t size, cpu_set_t *set);
+
+int
+__wrap_sched_getaffinity (pid_t pid, size_t size, cpu_set_t *set)
+{
+  CHECK (pid == 0 && size == sizeof *set);
+  CPU_ZERO (set);
+  for (unsigned i = 0; i < processors; i++)
+    CPU_SET (2 * i, set);
+  return processors ? 0 : -1;
 }
 
 /* A request, without locks of its own: what a part writes must be there when
@@ -132,6 +149,26 @@ test_failure (struct crew *crew)
   }
 }
 
+/* Unless a number of threads is given, there are as many as processors, with
+ * the one that asks.
+ */
+static void
+test_processors (void)
+{
+  for (processors = 0; processors <= HELPERS + 1; processors++) {
+    struct request r = { .wanted = processors };
+    struct crew *crew = crew_new (0);
+
+    CHECK (crew);
+    threads_started = 0;
+    CHECK (crew_run (crew, HELPERS + 1, meet, &r) == 0);
+    check_done (&r, HELPERS + 1);
+    CHECK (threads_started == (processors > 1 ? processors - 1 : 0));
+    test_all_parts (crew);
+    crew_free (crew);
+  }
+}
+
 static int
 check_signals (void *opaque, size_t i)
 {
@@ -205,10 +242,7 @@ main (void)
   test_together (crew);
   crew_free (crew);
 
-  crew = crew_new (0);
-  CHECK (crew);
-  test_all_parts (crew);
-  crew_free (crew);
+  test_processors ();
 
   test_all_parts (NULL);
   test_failure (NULL);
