@@ -442,6 +442,8 @@ test_iterations (void)
   uint8_t *slot;
   const clock_t begin = clock (); /* of the processor */
   uint32_t low = 1000, high;
+  uint64_t iterations;
+  char count[40];
 
   spec.slots = 0xff;
   make_file (&f, &spec, key);
@@ -452,6 +454,17 @@ test_iterations (void)
   put_be32 (slot, spec.iterations);
   put_be32 (f.bytes + HEADER_AT + LUKS_AT_DIGEST_ITERATIONS, UINT32_MAX);
   check (find_key (&f, &spec, "phrase 1", key) == -E2BIG, "the digest");
+  put_be32 (f.bytes + HEADER_AT + LUKS_AT_DIGEST_ITERATIONS, spec.iterations);
+
+  /* Each attempt takes both. */
+  put_be32 (slot, UINT32_MAX);
+  put_be32 (f.bytes + HEADER_AT + LUKS_AT_DIGEST_ITERATIONS, UINT32_MAX);
+  check (find_key (&f, &spec, "phrase 1", key) == -E2BIG, "both");
+  iterations = UINT64_C (2) * UINT32_MAX /* a key is two blocks */
+    + 2 * 7 * spec.iterations + UINT64_C (8) * UINT32_MAX;
+  snprintf (count, sizeof count, "(%" PRIu64 " iterations", iterations);
+  check (strstr (last_message, count), "\"%s\" and not %s", last_message,
+         count);
   put_be32 (f.bytes + HEADER_AT + LUKS_AT_DIGEST_ITERATIONS, spec.iterations);
 
   /* About where one slot would be too much, eight are with a quarter. */
