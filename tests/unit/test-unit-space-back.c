@@ -122,6 +122,13 @@ test_compressed (const char *map)
     check_holes ();
   }
   end ();
+  /* Or with several, which are let go of together. */
+  begin (map);
+  for (uint64_t i = 0; i < SIZE / CLUSTER; i += 20) {
+    trim (i, 20);
+    check_holes ();
+  }
+  end ();
 }
 
 /* The disk ends within a cluster, of which some subclusters are past the end:

@@ -144,12 +144,48 @@ discard (struct refcounts *rc, uint64_t start, uint64_t n)
   pthread_mutex_lock (&rc->lock);
 }
 
-/* Gives the space of clusters back that are about to become free.  Their
- * counts are still 1, so no request can take them while the lock is let go of.
+static int
+compare_offsets (const void *a, const void *b)
+{
+  const uint64_t x = ((const struct freed *) a)->offset;
+  const uint64_t y = ((const struct freed *) b)->offset;
+
+  return x < y ? -1 : x > y;
+}
+
+static bool
+touches (const struct freed *f, uint64_t cluster, unsigned bits)
+{
+  return f->offset >> bits <= cluster
+    && (f->offset + f->length - 1) >> bits >= cluster;
+}
+
+/* How many references a cluster of an item loses; 0 if the next item counts
+ * them.  The list is sorted by offset: compressed pieces of one cluster are
+ * neighbours.
+ */
+static uint64_t
+references_lost (const struct freed_list *list, size_t item, uint64_t cluster,
+                 unsigned bits)
+{
+  const struct freed *f = &list->item[item];
+  uint64_t n = 1;
+
+  if (item + 1 < list->count && touches (&f[1], cluster, bits))
+    return 0;
+  while (n <= item && touches (f - n, cluster, bits))
+    n++;
+  return n;
+}
+
+/* Gives the space of an item's clusters back that are about to become free.
+ * Their counts are not 0 yet, so no request can take them while the lock is let
+ * go of.
  */
 static void
-discard_range (struct refcounts *rc, const struct freed *f)
+discard_item (struct refcounts *rc, const struct freed_list *list, size_t item)
 {
+  const struct freed *f = &list->item[item];
   const unsigned bits = rc->end.cluster_bits;
   const uint64_t last = (f->offset + f->length - 1) >> bits;
   uint64_t start = 0, n = 0;
@@ -157,7 +193,8 @@ discard_range (struct refcounts *rc, const struct freed *f)
   for (uint64_t c = f->offset >> bits; c <= last; c++) {
     uint64_t count;
 
-    if (refcounts_get (rc, c, &count) == 0 && count == 1) {
+    if (refcounts_get (rc, c, &count) == 0 && count > 0
+        && count == references_lost (list, item, c, bits)) {
       if (n++ == 0)
         start = c;
       continue;
@@ -227,6 +264,8 @@ release (struct deferred_free *df)
   struct freed_list *list = &df->draining;
   int r;
 
+  if (list->count)
+    qsort (list->item, list->count, sizeof list->item[0], compare_offsets);
   LOCK_FOR_SCOPE (&rc->lock);
   for (size_t i = 0; i < list->count; i++)
     if ((r = check_range (rc, &list->item[i])) < 0)
@@ -237,7 +276,7 @@ release (struct deferred_free *df)
   for (size_t i = 0; i < list->count; i++)
     refcounts_close_cursor (rc, list->item[i].offset, list->item[i].length);
   for (size_t i = 0; i < list->count; i++)
-    discard_range (rc, &list->item[i]);
+    discard_item (rc, list, i);
   /* From here on the lock is held.  What was checked still holds: a cluster
    * whose count is not 0 cannot have become a table.  What cannot be released
    * now is tried again, and nothing twice.
