@@ -223,6 +223,14 @@ read_fixed (const struct store *store, const struct qcow2_header *disk,
   return 0;
 }
 
+static int
+report_unreadable (const struct store *store, int error)
+{
+  report_error ("%s: the header cannot be read: %s", store->name,
+                strerror (-error));
+  return error;
+}
+
 /* Reads the rest of the first cluster: extensions and backing file name. */
 static int
 read_variable (struct store *store, const struct qcow2_header *disk,
@@ -244,7 +252,7 @@ read_variable (struct store *store, const struct qcow2_header *disk,
     return -ENOMEM;
   r = store_pread (store, cluster, len, 0);
   if (r < 0)
-    return r;
+    return report_unreadable (store, r);
 
   if (backing_offset > cluster_size)
     return bad ("the offset of the backing file name is out of range (0x%"
@@ -284,11 +292,8 @@ header_read (struct store *store, struct header *result)
   int r;
 
   if ((r = store_get_size (store, &file_size)) < 0
-      || (r = store_pread (store, &disk, sizeof disk, 0)) < 0) {
-    report_error ("%s: the header cannot be read: %s", store->name,
-                  strerror (-r));
-    return r;
-  }
+      || (r = store_pread (store, &disk, sizeof disk, 0)) < 0)
+    return report_unreadable (store, r);
 
   if ((r = read_fixed (store, &disk, file_size, &h)) < 0
       || (r = check_encryption (store, be32_get (disk.crypt_method), &h)) < 0
