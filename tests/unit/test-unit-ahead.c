@@ -21,6 +21,7 @@
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "chunks.h"
 #include "store-ahead.h"
 
 #define SIZE (UINT64_C (24) << 20)
@@ -431,6 +432,29 @@ test_close (void)
   store_close (s);
 }
 
+/* Memory is taken from what has come and nobody takes, not from what is still to
+ * come.
+ */
+static void
+test_room (void)
+{
+  struct chunk_list list;
+
+  chunks_init (&list, 4 * REQUEST);
+  for (uint64_t i = 0; i < 4; i++)
+    CHECK (chunks_order (&list, i * REQUEST, (i + 1) * REQUEST, 0));
+  CHECK (!chunks_order (&list, 4 * REQUEST, 5 * REQUEST, 0));
+  list.first->next->state = READY;
+  CHECK (chunks_order (&list, 4 * REQUEST, 5 * REQUEST, 0));
+  for (uint64_t i = 0; i < 5; i++) {
+    size_t n = REQUEST;
+
+    CHECK ((chunks_find (&list, i * REQUEST, &n) != NULL) == (i != 1));
+  }
+  chunks_drop_range (&list, 0, UINT64_MAX);
+  CHECK (list.first == NULL && list.bytes == 0);
+}
+
 /* Several that read in order, each in a part of its own, which it changes now
  * and then.
  */
@@ -505,6 +529,7 @@ main (void)
   test_failure ();
   test_no_threads ();
   test_close ();
+  test_room ();
   test_readers ();
   return EXIT_SUCCESS;
 }

@@ -3,11 +3,16 @@
  *
  * A bitmap of a large disk has so many bits that one extent for each takes
  * seconds.  Within a chunk (the bits in one cluster of the bitmap) there must
- * be one for each run of equal bits, whatever range is asked for.
+ * be one for each run of equal bits, whatever range is asked for.  The bytes
+ * that have changed are those of the bits that are set.
+ *
+ * With the layers below, the bitmaps of all of them must be sound: else nobody
+ * knows what has changed.
  */
 
 #include "build-config.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,6 +101,18 @@ count_runs (const uint8_t *bits, uint64_t offset, uint64_t end)
   return n;
 }
 
+/* The bitmap is the fourth. */
+static bool
+are_changed (struct image *image, const uint8_t *bits)
+{
+  uint64_t bytes, n = 0;
+
+  for (uint64_t bit = 0; bit < BITS; bit++)
+    n += is_dirty (bits, bit * GRANULE);
+  return image_bitmap_changed (image, 3, &bytes) == 0
+    && bytes == n * GRANULE;
+}
+
 static void
 test_round (struct image *image, struct memory_file *file, unsigned round)
 {
@@ -105,6 +122,10 @@ test_round (struct image *image, struct memory_file *file, unsigned round)
   for (unsigned i = 0; i < CHUNKS; i++)
     memory_file_write (file, bits + i * (CHUNK_BITS / 8), CHUNK_BITS / 8,
                        be64_get (image->exported->table[i]));
+  if (!are_changed (image, bits)) {
+    failures++;
+    printf ("FAIL: round %u: the bytes that have changed\n", round);
+  }
 
   for (unsigned i = 0; i < RANGES; i++) {
     const uint64_t size = image_size (image);
@@ -125,15 +146,68 @@ test_round (struct image *image, struct memory_file *file, unsigned round)
   }
 }
 
+/* The layer below, if there is one. */
 static int
-no_backing (void *opaque, unsigned depth, const struct store *of,
-            const char *name, const char *format, struct store **store,
-            enum image_format *as)
+open_backing (void *opaque, unsigned depth, const struct store *of,
+              const char *name, const char *format, struct store **store,
+              enum image_format *as)
 {
-  (void) opaque, (void) depth, (void) of, (void) name, (void) format;
-  *as = IMAGE_RAW;
-  *store = NULL;
+  struct memory_file *file = opaque;
+
+  (void) of, (void) name, (void) format;
+  *as = IMAGE_QCOW2;
+  *store = file && depth == 0
+    ? store_memory_new (file, NULL, MEMORY_IMAGE, false) : NULL;
   return 0;
+}
+
+static int
+open_with (struct memory_file *file, struct memory_file *below,
+           bool chain, struct image **image)
+{
+  const struct image_env env = {
+    .open_backing = open_backing, .opaque = below,
+  };
+  char name[600 + 1] = "";
+  const char *const names[] = { name };
+  const struct image_options options = {
+    .env = &env, .bitmaps = names, .nr_bitmaps = 1, .bitmap_chain = chain,
+    .l2_cache_size = 1 << 20, .decoded = decoded_cache_new (1 << 20),
+  };
+  int r;
+
+  memset (name, 'd', 600);      /* see make_bitmaps */
+  r = image_open (store_memory_new (file, NULL, MEMORY_IMAGE, false), &options,
+                  image);
+  decoded_cache_unref (options.decoded);
+  return r;
+}
+
+/* Opens the image with one below whose byte has this value. */
+static void
+test_chain (struct memory_file *file, uint64_t offset, uint8_t value,
+            int wanted)
+{
+  struct memory_file below = { 0 };
+  struct image *image;
+  int r;
+
+  memory_file_copy (&below, file);
+  below.bytes[offset] = value;
+  r = open_with (file, &below, true, &image);
+  if (r == 0)
+    image_close (image);
+  if (r != wanted) {
+    failures++;
+    printf ("FAIL: with byte %" PRIu64 " of the layer below: %d\n", offset, r);
+  }
+  memory_file_free (&below);
+}
+
+static void
+quiet (enum report_level level, const char *message)
+{
+  (void) level, (void) message;
 }
 
 int
@@ -143,26 +217,22 @@ main (void)
     .name = "bitmaps", .version = 3, .cluster_bits = 9, .refcount_order = 4,
     .size = (uint64_t) BITS * GRANULE, .map = ".", .bitmaps = true,
   };
-  const struct image_env env = { .open_backing = no_backing };
   struct memory_file file = { 0 }, data = { 0 }, backing = { 0 };
-  char name[600 + 1] = "";
-  const char *const names[] = { name };
-  const struct image_options options = {
-    .env = &env, .bitmaps = names, .nr_bitmaps = 1,
-    .l2_cache_size = 1 << 20, .decoded = decoded_cache_new (1 << 20),
-  };
   uint8_t *guest = malloc (spec.size);
   struct image *image;
 
-  memset (name, 'd', 600);      /* see make_bitmaps */
   make_image (&spec, &file, &data, &backing, guest);
-  if (image_open (store_memory_new (&file, NULL, MEMORY_IMAGE, false),
-                  &options, &image) < 0)
+  if (open_with (&file, NULL, false, &image) < 0)
     return EXIT_FAILURE;
-  decoded_cache_unref (options.decoded);
   for (unsigned i = 0; i < ROUNDS; i++)
     test_round (image, &file, i);
   image_close (image);
+
+  report_set_sink (quiet);
+  test_chain (&file, 0, file.bytes[0], 0);
+  test_chain (&file, 95, 0, -EINVAL); /* the flag of the bitmaps is lost */
+  test_chain (&file, 115, 99, -EINVAL); /* so many there are not */
+
   memory_file_free (&file);
   memory_file_free (&data);
   memory_file_free (&backing);

@@ -5,6 +5,7 @@
  * by the other.  Random requests must do what they do to plain memory, size
  * included.  Then threads that write side by side, in the same blocks, must
  * not undo what the others wrote: reading, here, takes long enough for that.
+ * What the kernel says that direct I/O demands is believed only if it can be.
  */
 
 #include "build-config.h"
@@ -17,9 +18,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/cleanup.h"
+#include "direct-limits.h"
 #include "store-direct.h"
 #include "store-file.h"
 
@@ -115,6 +118,15 @@ way_zero (struct store *store, uint64_t count, uint64_t offset,
 }
 
 static int
+way_discard (struct store *store, uint64_t count, uint64_t offset)
+{
+  (void) store;
+  LOCK_FOR_SCOPE (&file.lock);
+  memset (file.data + offset, 0, count);
+  return 0;
+}
+
+static int
 way_flush (struct store *store)
 {
   (void) store;
@@ -130,7 +142,8 @@ way_close (struct store *store)
 
 static const struct store_ops way_ops = {
   .pread = way_pread, .pwrite = way_pwrite, .get_size = way_get_size,
-  .zero = way_zero, .flush = way_flush, .close = way_close,
+  .zero = way_zero, .discard = way_discard, .flush = way_flush,
+  .close = way_close,
 };
 
 static struct store *
@@ -203,7 +216,7 @@ test_like_memory (uint32_t block, uint32_t memory)
 
     file.can_zero = random () % 2;
     random_range (ROOM * (n / 1000 + 1) / 4 - 4096, &count, &offset);
-    switch (random () % 5) {
+    switch (random () % 6) {
     case 0:
     case 1:
       fill_random (p, count);
@@ -224,6 +237,10 @@ test_like_memory (uint32_t block, uint32_t memory)
           memset (model + offset, 0, count);
         break;
       }
+    case 3:
+      CHECK (store_discard (store, count, offset) == 0);
+      memset (model + offset, 0, count);
+      break;
     default:
       CHECK (store_pread (store, p, count, offset) == 0);
       CHECK (memcmp (p, model + offset, count) == 0);
@@ -280,6 +297,51 @@ test_neighbours (uint32_t block)
   store_close (store);
 }
 
+#ifdef STATX_DIOALIGN
+static struct statx answer;
+
+int __wrap_statx (int fd, const char *path, int flags, unsigned mask,
+                  struct statx *stx);
+
+int
+__wrap_statx (int fd, const char *path, int flags, unsigned mask,
+              struct statx *stx)
+{
+  (void) fd, (void) path, (void) flags;
+  CHECK (mask & STATX_DIOALIGN);
+  *stx = answer;
+  return 0;
+}
+
+static bool
+are_limits (uint32_t block, uint32_t memory)
+{
+  struct direct_limits limits;
+
+  answer.stx_mask = STATX_DIOALIGN;
+  answer.stx_dio_offset_align = block;
+  answer.stx_dio_mem_align = memory;
+  if (direct_limits_find (-1, &limits) == -1) {
+    CHECK (errno == EINVAL);
+    return false;
+  }
+  CHECK (limits.block == block && limits.memory == memory);
+  return true;
+}
+
+/* Zero says that there is no direct I/O. */
+static void
+test_limits (void)
+{
+  static const uint32_t wrong[] = { 0, 3, 520, 65536 + 512, 131072 };
+
+  for (uint32_t n = 1; n <= 65536; n *= 2)
+    CHECK (are_limits (n, 512) && are_limits (512, n));
+  for (unsigned i = 0; i < sizeof wrong / sizeof wrong[0]; i++)
+    CHECK (!are_limits (wrong[i], 512) && !are_limits (512, wrong[i]));
+}
+#endif
+
 int
 main (void)
 {
@@ -291,5 +353,8 @@ main (void)
   file.slow = true;
   test_neighbours (512);
   test_neighbours (4096);
+#ifdef STATX_DIOALIGN
+  test_limits ();
+#endif
   return EXIT_SUCCESS;
 }
