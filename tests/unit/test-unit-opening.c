@@ -65,8 +65,20 @@ refuse (void *opaque, bool has_data_file)
   return NULL;
 }
 
+/* The data file cannot grow. */
+static int
+open_data (void *opaque, unsigned depth, const struct store *of,
+           const char *name, struct store **store)
+{
+  (void) opaque, (void) depth, (void) of, (void) name;
+  *store = store_memory_new (&data_file, NULL, MEMORY_DATA, false);
+  (*store)->fixed_size = true;
+  return 0;
+}
+
 static const struct image_env env = {
-  .open_backing = no_backing, .open_encrypted = toy_open_encrypted,
+  .open_data = open_data, .open_backing = no_backing,
+  .open_encrypted = toy_open_encrypted,
 };
 static const struct image_write_env write_env = { .refuse = refuse };
 
@@ -74,6 +86,7 @@ static void
 make (const struct image_spec *spec)
 {
   memory_file_free (&image_file);
+  memory_file_free (&data_file);
   make_image (spec, &image_file, &data_file, &backing_file, guest);
 }
 
@@ -154,6 +167,22 @@ test_dirty (void)
   }
 }
 
+/* A device has to be as large as the disk. */
+static void
+test_data_file (void)
+{
+  struct image_spec spec = plain;
+  struct image *image;
+
+  spec.external = true;
+  make (&spec);
+  CHECK (open_with ((struct image_options) { 0 }, &image) == 0);
+  image_close (image);
+  memory_file_resize (&data_file, SIZE - 1);
+  CHECK (open_with ((struct image_options) { 0 }, &image) == -EINVAL);
+  CHECK (errors == 1);
+}
+
 /* The snapshot still has what the active disk has lost with its table. */
 static void
 test_snapshot (void)
@@ -203,6 +232,20 @@ test_failed_reads (void)
   record.fault.nth = 0;
 }
 
+/* The stream of a description cannot be closed if memory is short. */
+static bool no_memory;
+
+int __wrap_fclose (FILE *f);
+int __real_fclose (FILE *f);
+
+int
+__wrap_fclose (FILE *f)
+{
+  const int r = __real_fclose (f);
+
+  return no_memory ? EOF : r;
+}
+
 static void
 check_description (const char *wanted)
 {
@@ -213,6 +256,9 @@ check_description (const char *wanted)
   is = image_describe (image);
   CHECK (is != NULL && strcmp (is, wanted) == 0);
   free (is);
+  no_memory = true;
+  CHECK (image_describe (image) == NULL);
+  no_memory = false;
   image_close (image);
 }
 
@@ -234,6 +280,11 @@ test_describe (void)
   make (&spec);
   check_description ("qcow2 v3, 16 KiB clusters, extended L2");
 
+  spec = plain;
+  spec.encrypted = true;
+  make (&spec);
+  check_description ("qcow2 v3, 512 byte clusters, encrypted");
+
   /* A longer header says how clusters are compressed. */
   spec = plain;
   make (&spec);
@@ -251,6 +302,7 @@ main (void)
   test_check ();
   test_encryption ();
   test_dirty ();
+  test_data_file ();
   test_snapshot ();
   test_failed_reads ();
   test_describe ();

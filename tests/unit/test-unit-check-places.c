@@ -1,0 +1,87 @@
+/* qcow2ext: the check of where the L1 table of a snapshot lies.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * A table that lies where none can is one error, and is not read.  One that
+ * begins where the file ends is there, with zeros, as for everybody who reads:
+ * only its count may be wrong.
+ */
+
+#include "build-config.h"
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "crash.h"
+#include "image/chain.h"
+#include "image/check.h"
+
+#define CLUSTER UINT64_C (512)
+#define SIZE (64 * CLUSTER)
+
+static struct memory_file file[MEMORY_FILES];
+
+static void
+put_l1 (uint64_t offset)
+{
+  const be64 field = be64_make (offset);
+  be64 table;
+
+  memcpy (&table, file[MEMORY_IMAGE].bytes + 64, sizeof table);
+  memory_file_write (&file[MEMORY_IMAGE], &field, sizeof field,
+                     be64_get (table));
+}
+
+static struct check_result
+check (void)
+{
+  struct files files = { .file = file };
+  struct check_result result;
+  struct image *image;
+
+  CHECK (files_open (&files, false, 0, &image) == 0);
+  CHECK (layer_check (image->top, false, &result) == 0);
+  free (result.counts);
+  image_close (image);
+  return result;
+}
+
+int
+main (void)
+{
+  static const struct image_spec spec = {
+    .name = "places", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "D", .snapshot = true,
+  };
+  static uint8_t guest[SIZE];
+  struct check_result r;
+  be64 table, l1;
+  uint64_t end, leaks = 0;
+
+  crash_quiet ();
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], guest);
+  memcpy (&table, file[MEMORY_IMAGE].bytes + 64, sizeof table);
+  memcpy (&l1, file[MEMORY_IMAGE].bytes + be64_get (table), sizeof l1);
+  end = (file[MEMORY_IMAGE].size + CLUSTER - 1) & -CLUSTER;
+  memory_file_resize (&file[MEMORY_IMAGE], end);
+  r = check ();
+  CHECK (r.errors == 0 && r.leaks == 0);
+
+  /* Past the end, and a byte or an entry beside the place. */
+  for (unsigned i = 0; i < 3; i++) {
+    put_l1 (i == 0 ? end + CLUSTER : be64_get (l1) + (i == 1 ? 1 : 8));
+    r = check ();
+    if (i == 0)
+      leaks = r.leaks;
+    CHECK (r.errors == 1 && r.wrong_counts == 0);
+    CHECK (r.leaks == leaks && leaks > 0);
+  }
+
+  put_l1 (end);
+  r = check ();
+  CHECK (r.errors == 1 && r.wrong_counts == 1 && r.leaks == leaks);
+  memory_files_free (file);
+  return EXIT_SUCCESS;
+}

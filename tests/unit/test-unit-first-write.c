@@ -1,0 +1,141 @@
+/* qcow2ext: before the first write an image is made fit for it, or refused.
+ * SPDX-License-Identifier: BSD-3-Clause
+ *
+ * An image that was not closed is repaired, and called clean only when that is
+ * durable.  One that cannot be repaired stays as it is: that is no failure, for
+ * nothing was lost.
+ */
+
+#include "build-config.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "crash.h"
+
+#define CLUSTER UINT64_C (512)
+#define SIZE (32 * CLUSTER)
+#define FEATURES 72             /* incompatible ones, in the header */
+#define DIRTY 1                 /* in the last byte of them */
+
+static struct memory_file file[MEMORY_FILES];
+static struct memory_log record;
+static struct files files = { .file = file, .log = &record };
+static uint8_t guest[SIZE];
+static struct image *image;
+
+/* Makes an image with a dirty bit, and perhaps the wrong counts that come with
+ * it.
+ */
+static void
+make (bool wrong_counts, bool external)
+{
+  const struct image_spec spec = {
+    .name = "first", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "D.", .dirty = wrong_counts,
+    .external = external,
+  };
+
+  memory_log_init (&record);
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], guest);
+  file[MEMORY_IMAGE].bytes[FEATURES + 7] |= DIRTY;
+}
+
+static int
+first_write (void)
+{
+  int r;
+
+  CHECK (files_open (&files, true, 0, &image) == 0);
+  memory_in_engine = true;
+  r = image_write (image, guest, CLUSTER, 0);
+  memory_in_engine = false;
+  return r;
+}
+
+static void
+end (void)
+{
+  image_close (image);
+  memory_files_free (file);
+  memory_log_clear (&record);
+}
+
+/* Counts that were right before may be so because an attempt before this one
+ * wrote them, and could not flush.
+ */
+static void
+test_repair (bool wrong_counts, bool external)
+{
+  bool flushed = false, cleaned = false;
+
+  make (wrong_counts, external);
+  CHECK (first_write () == 0 && !image_has_failed (image));
+  for (size_t i = 0; i < record.count && !cleaned; i++) {
+    const struct memory_op *op = &record.op[i];
+
+    if (op->file != MEMORY_IMAGE)
+      continue;
+    cleaned = op->kind == MEMORY_WRITE && op->offset == FEATURES;
+    if (cleaned)
+      CHECK (flushed && op->length == 8 && !(op->data[7] & DIRTY));
+    if (op->kind != MEMORY_RESIZE && op->offset < file[MEMORY_IMAGE].size)
+      flushed = op->kind == MEMORY_FLUSH;
+  }
+  CHECK (cleaned);
+  CHECK (!(file[MEMORY_IMAGE].bytes[FEATURES + 7] & DIRTY));
+  end ();
+}
+
+/* A cluster that is not aligned is not for us to repair. */
+static void
+test_refused (void)
+{
+  struct memory_file before = { 0 };
+  be64 l1, l2;
+
+  make (true, false);
+  memcpy (&l1, file[MEMORY_IMAGE].bytes + 40, sizeof l1);
+  memcpy (&l2, file[MEMORY_IMAGE].bytes + be64_get (l1), sizeof l2);
+  file[MEMORY_IMAGE].bytes[(be64_get (l2) & 0xffffffffff) + 2 * 8 + 6] |= 1;
+  memory_file_copy (&before, &file[MEMORY_IMAGE]);
+
+  CHECK (first_write () == -EROFS);
+  CHECK (before.size == file[MEMORY_IMAGE].size);
+  CHECK (memcmp (before.bytes, file[MEMORY_IMAGE].bytes, before.size) == 0);
+  CHECK (!image_has_failed (image));
+  memory_file_free (&before);
+  end ();
+}
+
+/* What fails later is a failure. */
+static void
+test_failure (void)
+{
+  make (false, false);
+  CHECK (first_write () == 0);
+  record.fault = (struct memory_fault) {
+    .kind = MEMORY_FLUSH, .file = -1, .nth = 1, .error = EIO,
+  };
+  memory_in_engine = true;
+  CHECK (image_flush (image) < 0);
+  memory_in_engine = false;
+  CHECK (image_has_failed (image));
+  end ();
+}
+
+int
+main (void)
+{
+  crash_quiet ();
+  for (unsigned i = 0; i < 4; i++)
+    test_repair (i & 1, i & 2);
+  test_refused ();
+  test_failure ();
+  return EXIT_SUCCESS;
+}
