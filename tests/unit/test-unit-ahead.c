@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "chunks.h"
 #include "store-ahead.h"
+#include "streams.h"
 
 #define SIZE (UINT64_C (24) << 20)
 #define MEMORY (4 << 20)
@@ -432,8 +433,8 @@ test_close (void)
   store_close (s);
 }
 
-/* Memory is taken from what has come and nobody takes, not from what is still to
- * come.
+/* Memory is taken from what has come and is not wanted, not from what is still
+ * to come.
  */
 static void
 test_room (void)
@@ -453,6 +454,36 @@ test_room (void)
   }
   chunks_drop_range (&list, 0, UINT64_MAX);
   CHECK (list.first == NULL && list.bytes == 0);
+}
+
+/* As many as there are streams are known, and share what there is; one more is
+ * told from them when the oldest of them has gone.
+ */
+static void
+test_streams (void)
+{
+  struct streams streams = { 0 };
+  uint64_t start, end, part, sum = 0;
+
+  for (uint64_t at = 0; at < 20 * REQUEST; at += REQUEST)
+    for (uint64_t i = 0; i < STREAMS; i++) {
+      streams_note (&streams, i * SIZE + at, REQUEST, 0, 8 * MEMORY, 4,
+                    MEMORY, &start, &end, &part);
+      CHECK (at != 2 * REQUEST || start < end);
+    }
+  for (unsigned i = 0; i < STREAMS; i++)
+    sum += streams.stream[i].window;
+  CHECK (sum > 4 * MEMORY && sum <= 8 * MEMORY);
+
+  streams_note (&streams, STREAMS * SIZE, REQUEST, 0, 8 * MEMORY, 4, MEMORY,
+                &start, &end, &part);
+  for (uint64_t i = 0; i < STREAMS; i++) {
+    bool known = false;
+
+    for (unsigned k = 0; k < STREAMS; k++)
+      known |= streams.stream[k].next == i * SIZE + 20 * REQUEST;
+    CHECK (known == (i > 0));
+  }
 }
 
 /* Several that read in order, each in a part of its own, which it changes now
@@ -530,6 +561,7 @@ main (void)
   test_no_threads ();
   test_close ();
   test_room ();
+  test_streams ();
   test_readers ();
   return EXIT_SUCCESS;
 }

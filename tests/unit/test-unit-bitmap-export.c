@@ -163,7 +163,7 @@ open_backing (void *opaque, unsigned depth, const struct store *of,
 
 static int
 open_with (struct memory_file *file, struct memory_file *below,
-           bool chain, struct image **image)
+           bool chain, char letter, struct image **image)
 {
   const struct image_env env = {
     .open_backing = open_backing, .opaque = below,
@@ -176,7 +176,7 @@ open_with (struct memory_file *file, struct memory_file *below,
   };
   int r;
 
-  memset (name, 'd', 600);      /* see make_bitmaps */
+  memset (name, letter, 600);   /* see make_bitmaps */
   r = image_open (store_memory_new (file, NULL, MEMORY_IMAGE, false), &options,
                   image);
   decoded_cache_unref (options.decoded);
@@ -194,7 +194,7 @@ test_chain (struct memory_file *file, uint64_t offset, uint8_t value,
 
   memory_file_copy (&below, file);
   below.bytes[offset] = value;
-  r = open_with (file, &below, true, &image);
+  r = open_with (file, &below, true, 'd', &image);
   if (r == 0)
     image_close (image);
   if (r != wanted) {
@@ -204,10 +204,13 @@ test_chain (struct memory_file *file, uint64_t offset, uint8_t value,
   memory_file_free (&below);
 }
 
+static char last[2000];         /* message */
+
 static void
-quiet (enum report_level level, const char *message)
+sink (enum report_level level, const char *message)
 {
-  (void) level, (void) message;
+  (void) level;
+  strncpy (last, message, sizeof last - 1);
 }
 
 int
@@ -222,13 +225,30 @@ main (void)
   struct image *image;
 
   make_image (&spec, &file, &data, &backing, guest);
-  if (open_with (&file, NULL, false, &image) < 0)
+  if (open_with (&file, NULL, false, 'd', &image) < 0)
     return EXIT_FAILURE;
   for (unsigned i = 0; i < ROUNDS; i++)
     test_round (image, &file, i);
   image_close (image);
 
-  report_set_sink (quiet);
+  /* The first one and those behind it; the last is not to be had. */
+  report_set_sink (sink);
+  for (char letter = 'a'; letter <= 'e'; letter++) {
+    const int r = open_with (&file, NULL, false, letter, &image);
+
+    if (r == 0)
+      image_close (image);
+    if (r != (letter == 'e' ? -EINVAL : 0)) {
+      failures++;
+      printf ("FAIL: bitmap %c: %d\n", letter, r);
+    }
+  }
+  if (open_with (&file, NULL, false, 'z', &image) != -ENOENT
+      || strstr (last, "the bitmaps are: aaa") == NULL) {
+    failures++;
+    printf ("FAIL: no bitmap z: %s\n", last);
+  }
+
   test_chain (&file, 0, file.bytes[0], 0);
   test_chain (&file, 95, 0, -EINVAL); /* the flag of the bitmaps is lost */
   test_chain (&file, 115, 99, -EINVAL); /* so many there are not */
