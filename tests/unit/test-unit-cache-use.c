@@ -138,6 +138,24 @@ is_read (struct layer *layer, uint64_t host)
   return reads != before;
 }
 
+/* A store without a number for its content shares nothing with one that has
+ * any.
+ */
+static void
+test_content (void)
+{
+  static struct store unnumbered = { .name = (char *) "unnumbered" };
+  struct store numbered = { .name = (char *) "numbered" };
+
+  for (unsigned i = 0; i < 10; i++) {
+    const uint64_t content = decoded_cache_content (&unnumbered);
+
+    CHECK (content != decoded_cache_content (&unnumbered));
+    for (numbered.content = 1; numbered.content < 100; numbered.content++)
+      CHECK (content != decoded_cache_content (&numbered));
+  }
+}
+
 static double
 cpu_seconds (void)
 {
@@ -238,6 +256,7 @@ main (void)
   crash_quiet ();
   test_tables (true);
   test_tables (false);
+  test_content ();
   test_decoded ();
   return EXIT_SUCCESS;
 }
