@@ -4,6 +4,8 @@
  * The image is settled, as the idle thread does, while a request is under way.
  * If that reads, the bitmaps are stored; if it changes something, they are not.
  * Without space, a message names the bitmap and does not say that data is lost.
+ * Without memory, one bitmap misses a change, of which the log is told once.
+ * A bitmap that is all ones has nothing to be stored, those after it have.
  */
 
 #include "build-config.h"
@@ -115,6 +117,113 @@ run (const char *name)
   free (disk);
 }
 
+/* --- memory --- */
+
+/* The next allocation of this size fails; 0: none does. */
+static size_t no_memory_for;
+
+void *__real_calloc (size_t n, size_t size);
+void *__wrap_calloc (size_t n, size_t size);
+
+void *
+__wrap_calloc (size_t n, size_t size)
+{
+  if (no_memory_for && n * size == no_memory_for) {
+    no_memory_for = 0;
+    return NULL;
+  }
+  return __real_calloc (n, size);
+}
+
+static unsigned missed;
+
+static void
+count_missed (enum report_level level, const char *message)
+{
+  missed += level == REPORT_WARNING && strstr (message, "has missed changes");
+}
+
+static void
+run_lost (void)
+{
+  const char *name = "bitmaps";
+  const struct image_spec *spec = crash_spec (name);
+  struct files files = { .file = file, .write = spec->write };
+  struct memory_log log = { 0 };
+  uint8_t *disk = malloc (spec->size);
+  unsigned at_first;
+
+  if (disk == NULL)
+    abort ();
+  make_image (spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  at_first = marked ();
+  memory_log_init (&log);
+  files.log = &log;
+  if (files_open (&files, true, 0, &image) < 0
+      || image_zero (image, 512, 0, 0) < 0 /* the tables are there */
+      || image_settle (image, false) < 0)
+    abort ();
+  report_set_sink (count_missed);
+  no_memory_for = 1 << spec->cluster_bits;
+  for (unsigned i = 0; i < 3; i++) {
+    if (image_zero (image, 512, 0, 0) < 0 || image_settle (image, false) < 0)
+      abort ();
+    expect (name, "there was memory", no_memory_for == 0);
+    expect (name, "what was missed is not said once", missed == 1);
+    expect (name, "not one bitmap is inconsistent",
+            marked () == at_first + 1);
+  }
+  crash_quiet ();
+  image_close (image);
+  memory_files_free (file);
+  memory_log_clear (&log);
+  free (disk);
+}
+
+/* --- all ones --- */
+
+/* Bitmap "c" is all ones; "d" (600 of them) is made to record. */
+static void
+run_ones (void)
+{
+  const char *name = "bitmaps";
+  const struct image_spec *spec = crash_spec (name);
+  struct files files = { .file = file, .write = spec->write };
+  uint8_t *disk = malloc (spec->size), *found;
+  struct checker c = { 0 };
+
+  if (disk == NULL)
+    abort ();
+  make_image (spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  found = memmem (file[MEMORY_IMAGE].bytes, file[MEMORY_IMAGE].size,
+                  "dddddddd", 8);
+  if (found == NULL)
+    abort ();
+  found[-24 + 15] |= QCOW2_BITMAP_AUTO;
+  if (files_open (&files, true, 0, &image) < 0
+      || image_write (image, disk, 512, 40 * 512) < 0
+      || image_settle (image, false) < 0)
+    abort ();
+  checker_run (&c, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+               &file[MEMORY_BACKING]);
+  expect (name, c.message, c.errors == 0 && c.bitmaps == MAKER_BITMAPS);
+  for (unsigned i = 0; i < 4; i++) {
+    expect (name, "a bitmap stays in use",
+            c.bitmap[i].flags == QCOW2_BITMAP_AUTO);
+    expect (name, "a bitmap misses a change",
+            c.bitmap[i].bits[40 * 512 / c.bitmap[i].granule]);
+    expect (name, "a bitmap says too much", (i == 2) == c.bitmap[i].bits[30]);
+  }
+  checker_free (&c);
+  image_close (image);
+  memory_files_free (file);
+  free (disk);
+}
+
+/* --- without space --- */
+
 static char said[2000];
 
 static void
@@ -169,6 +278,8 @@ main (void)
 {
   crash_quiet ();
   run_full ();
+  run_lost ();
+  run_ones ();
   run ("bitmaps");
   run ("bitmaps-pair");
   run ("bitmaps-raw");
