@@ -95,7 +95,7 @@ test_idle (void)
 int
 main (void)
 {
-  alarm (60);                   /* what waits for ever has failed */
+  alarm (20);                   /* what waits for ever has failed */
   in_place_init (&ip);
   test_idle ();
   test_one_epoch ();

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "check.h"
+#include "base/report.h"
 #include "crash-workloads.h"
 
 #define CLUSTER UINT64_C (512)
@@ -23,6 +24,14 @@ static const struct image_spec spec = {
 };
 
 static uint8_t disk[SIZE];
+
+static unsigned said;
+
+static void
+listen (enum report_level level, const char *message)
+{
+  said += level == REPORT_ERROR && strstr (message, "no cluster is free");
+}
 
 /* Writes clusters of the first two tables, from one on, until there is no
  * space.  Returns the first that was not written.
@@ -50,7 +59,7 @@ main (void)
   struct image *image;
   uint64_t i;
 
-  crash_quiet ();
+  report_set_sink (listen);
   make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
               &file[MEMORY_BACKING], disk);
   memory_file_resize (&file[MEMORY_IMAGE],
@@ -59,6 +68,8 @@ main (void)
   memset (disk, 1, REACH);
   i = fill (image, 0);
   CHECK (i > 10);
+  CHECK (fill (image, i) == i);
+  CHECK (said == 1);
 
   /* One cluster more, or an L2 table. */
   CHECK (image_zero (image, CLUSTER, 0, IMAGE_ZERO_UNMAP) == 0);
@@ -74,6 +85,7 @@ main (void)
   memory_file_resize (&file[MEMORY_IMAGE],
                       file[MEMORY_IMAGE].size + 4 * CLUSTER);
   CHECK (fill (image, i + 1) == i + 5);
+  CHECK (said == 2);            /* once after it was enlarged */
   memory_file_resize (&file[MEMORY_IMAGE],
                       file[MEMORY_IMAGE].size + CLUSTER);
   CHECK (image_zero (image, CLUSTER, SIZE - REACH - CLUSTER, 0) == 0);
