@@ -285,8 +285,8 @@ test_two (void)
 
 /* --- zeroing --- */
 
-/* A sector of a cluster of which the rest is a hole of the backing file, and one
- * of a cluster of zeros: entries change at most, and nothing is written.
+/* A sector of a cluster of which the rest is a hole of the backing file, and
+ * one of a cluster of zeros: entries change at most, and nothing is written.
  */
 static void
 test_zero (void)

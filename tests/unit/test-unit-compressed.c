@@ -198,6 +198,29 @@ test_mixed (void)
   memory_files_free (file);
 }
 
+/* Of its last cluster, the disk has one byte. */
+static void
+test_last_byte (void)
+{
+  const struct image_spec spec = {
+    .name = "last", .version = 3, .cluster_bits = 12, .refcount_order = 4,
+    .size = 8 * CLUSTER, .map = ".", .write.compress = true,
+  };
+  const be64 size = be64_make (4 * CLUSTER + 1);
+  const uint8_t byte = 7;
+
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  memory_file_write (&file[MEMORY_IMAGE], &size, sizeof size, 24);
+  open_image (&spec);
+  CHECK (image_size (image) == be64_get (size));
+  CHECK (image_write (image, &byte, 1, 4 * CLUSTER) == 0);
+  CHECK (image_read (image, seen, CLUSTER + 1, 3 * CLUSTER) == 0);
+  CHECK (seen[CLUSTER - 1] == 0 && seen[CLUSTER] == byte);
+  close_image ();
+  memory_files_free (file);
+}
+
 /* An entry says that its cluster is one that is free.  Nothing lets go of
  * that, so the cluster cannot be written to.
  */
@@ -237,6 +260,7 @@ main (void)
   crash_quiet ();
   test_read ();
   test_mixed ();
+  test_last_byte ();
   test_failed_write ();
   test_unsound_entry ();
   return EXIT_SUCCESS;
