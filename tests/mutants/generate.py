@@ -132,6 +132,7 @@ TESTS = CHEAP + DEAR + AHEAD + BLOCK_LOCK
 
 # What is about one part and takes a second or more.
 ONLY_FOR = {
+    "unit/test-unit-check": "check",
     "unit/test-unit-cluster-set": "/space/",
     "unit/test-unit-encoder": "/data/",
     "unit/test-unit-luks": "luks",
