@@ -59,7 +59,7 @@ parse_entry (const struct header *h, uint64_t file_size, const uint8_t *dir,
       || b->granularity_bits > QCOW2_MAX_GRANULARITY_BITS
       || b->table_offset & ((UINT64_C (1) << h->cluster_bits) - 1)
       || __builtin_add_overflow (b->table_offset,
-                                 b->table_entries * sizeof (be64), &table_end)
+                                 entries_bytes (b->table_entries), &table_end)
       || table_end > file_size
       || (uint64_t) b->table_entries << h->cluster_bits
          > QCOW2_MAX_BITMAP_BYTES)

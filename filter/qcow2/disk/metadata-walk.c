@@ -86,7 +86,7 @@ walk_l1 (struct walk *w, uint64_t offset, uint32_t entries,
   int r;
 
   w->snapshot = snapshot;
-  r = visit (w, METADATA_L1, offset, entries * sizeof (be64));
+  r = visit (w, METADATA_L1, offset, entries_bytes (entries));
   if (r == 0)
     r = table_walk (w->source->file, offset, entries, visit_l1_entry, w);
   w->snapshot = NULL;
@@ -160,7 +160,7 @@ walk_bitmaps (struct walk *w)
     const struct bitmap *b = &list->bitmap[i];
 
     r = visit (w, METADATA_BITMAP_TABLE, b->table_offset,
-               b->table_entries * sizeof (be64));
+               entries_bytes (b->table_entries));
     if (r == 0) {
       r = table_walk (w->source->file, b->table_offset, b->table_entries,
                       visit_bitmap_entry, w);

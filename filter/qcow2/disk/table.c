@@ -44,7 +44,7 @@ int
 table_read (struct store *file, uint64_t offset, uint64_t entries,
             be64 **table)
 {
-  const uint64_t bytes = entries * sizeof (be64);
+  const uint64_t bytes = entries_bytes (entries);
   CLEANUP_FREE uint8_t *chunk = malloc (min64 (bytes, CHUNK) + 1);
   be64 *result = calloc (entries + 1, sizeof *result);
   int r = chunk && result ? 0 : -ENOMEM;
@@ -80,7 +80,7 @@ int
 table_walk (struct store *file, uint64_t offset, uint64_t entries,
             table_entry_fn fn, void *opaque)
 {
-  const uint64_t bytes = entries * sizeof (be64);
+  const uint64_t bytes = entries_bytes (entries);
   CLEANUP_FREE be64 *chunk = malloc (min64 (bytes, CHUNK) + 1);
   int r;
 

@@ -15,6 +15,15 @@
 #include "base/store.h"
 #include "disk/format.h"
 
+/* The size of so many entries, bytes.  Their number is of 64 bits, so that a
+ * claim of 32 bits does not wrap around where size_t has no more.
+ */
+static inline uint64_t
+entries_bytes (uint64_t entries)
+{
+  return entries * sizeof (be64);
+}
+
 /* Checks that a table of count entries of size bytes each, of at most max
  * bytes, may lie at offset: aligned to a cluster and within int64_t.  "what"
  * names the table in the message.  Returns 0 or -EINVAL

@@ -286,7 +286,7 @@ check_flags (struct check *c)
 {
   const struct header *h = &c->layer->header;
 
-  if (!is_in_file (c, h->l1_offset, h->l1_entries * sizeof (be64)))
+  if (!is_in_file (c, h->l1_offset, entries_bytes (h->l1_entries)))
     return 0;                   /* which was found before */
   return table_walk (c->layer->file, h->l1_offset, h->l1_entries,
                      check_l1_flag, c);

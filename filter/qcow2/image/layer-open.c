@@ -20,7 +20,7 @@
 static int
 read_l1 (struct layer *layer, uint64_t offset, uint32_t entries)
 {
-  const uint64_t bytes = entries * sizeof (be64);
+  const uint64_t bytes = entries_bytes (entries);
   const uint64_t size = layer_file_size (layer);
   int r;
 
