@@ -68,6 +68,12 @@ for at, end in merged:
     print ("%#x-%#x" % (at, end))
 END
 
+ask ()
+{
+    nbdinfo --json --map="qemu:dirty-bitmap:$1" \
+            "nbd+unix:///?socket=$tmp/q.sock" > map.json
+}
+
 # qemu_says NAME: dirty ranges, says QEMU.
 qemu_says ()
 {
@@ -76,9 +82,9 @@ qemu_says ()
     qemu-nbd -r -f qcow2 -B "$1" -k "$tmp/q.sock" x.qcow2 &
     pid=$!
     cleanup_fn _kill_pid "$pid"
-    wait_until "qemu-nbd -B $1 listens" [ -S q.sock ]
-    nbdinfo --json --map="qemu:dirty-bitmap:$1" \
-            "nbd+unix:///?socket=$tmp/q.sock" > map.json
+    # The socket is there before it is listened on, and the first client that is
+    # let in is the last.
+    wait_until "qemu-nbd -B $1 says what it is" ask "$1"
     wait "$pid" || fail "qemu-nbd -B $1"
     "$PYTHON" ranges.py map < map.json
 }
