@@ -47,6 +47,39 @@ check (void)
   return result;
 }
 
+/* In a data file a cluster is where the guest has it, and has the copied flag. */
+static void
+test_data_file (void)
+{
+  static const struct image_spec spec = {
+    .name = "pair", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "D", .external = true,
+  };
+  static const struct {
+    uint64_t entry;             /* of the second cluster */
+    uint64_t errors;
+  } cases[] = {
+    { CLUSTER | QCOW2_COPIED, 0 }, { CLUSTER, 1 },
+    { 2 * CLUSTER | QCOW2_COPIED, 1 }, { 2 * CLUSTER, 2 }, { QCOW2_COPIED, 1 },
+    { 0, 0 },
+  };
+  static uint8_t guest[SIZE];
+  struct memory_file *image = &file[MEMORY_IMAGE];
+  be64 l1, l2;
+
+  make_image (&spec, image, &file[MEMORY_DATA], &file[MEMORY_BACKING], guest);
+  memcpy (&l1, image->bytes + 40, sizeof l1);
+  memcpy (&l2, image->bytes + be64_get (l1), sizeof l2);
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    const be64 entry = be64_make (cases[i].entry);
+
+    memory_file_write (image, &entry, sizeof entry,
+                       (be64_get (l2) & ~QCOW2_COPIED) + sizeof entry);
+    CHECK (check ().errors == cases[i].errors);
+  }
+  memory_files_free (file);
+}
+
 int
 main (void)
 {
@@ -83,5 +116,6 @@ main (void)
   r = check ();
   CHECK (r.errors == 1 && r.wrong_counts == 1 && r.leaks == leaks);
   memory_files_free (file);
+  test_data_file ();
   return EXIT_SUCCESS;
 }

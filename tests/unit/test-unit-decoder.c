@@ -1,8 +1,10 @@
-/* qcow2ext: how much memory a compressed cluster may ask for.
+/* qcow2ext: decoders, and how much memory a compressed cluster may ask for.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * A zstd frame says how far it looks back.  If it is cut short, so that it has
  * to be decoded as a stream, so much is allocated.
+ *
+ * A decoder that is given back is the next one that is lent.
  */
 
 #include "build-config.h"
@@ -11,6 +13,7 @@
 #include <stdint.h>
 
 #include "check.h"
+#include "data/decoder-pool.h"
 #include "data/decoder.h"
 #include "disk/format.h"
 
@@ -40,9 +43,30 @@ decode (unsigned log)
   return r;
 }
 
+static void
+test_pool (void)
+{
+  struct decoder_pool pool;
+  struct workspace *a, *b;
+
+  decoder_pool_init (&pool);
+  a = decoder_pool_borrow (&pool, 1000);
+  b = decoder_pool_borrow (&pool, 1000);
+  CHECK (a && b && a != b && pool.nr_idle == 0);
+  decoder_pool_return (&pool, a);
+  decoder_pool_return (&pool, b);
+  CHECK (pool.nr_idle == 2);
+  CHECK (decoder_pool_borrow (&pool, 2000) == b && b->input_size >= 2000);
+  CHECK (decoder_pool_borrow (&pool, 100) == a && pool.nr_idle == 0);
+  decoder_pool_return (&pool, a);
+  decoder_pool_return (&pool, b);
+  decoder_pool_destroy (&pool);
+}
+
 int
 main (void)
 {
+  test_pool ();
   CHECK (decode (17) == 0);
   CHECK (decode (22) == 0);
   CHECK (decode (23) == -EIO);

@@ -17,6 +17,8 @@
 
 #include "check.h"
 #include "crash-workloads.h"
+#include "data/writer.h"
+#include "image/chain.h"
 
 #define CLUSTER UINT64_C (512)
 #define REACH (CLUSTER / 8 * CLUSTER) /* of an L2 table */
@@ -154,6 +156,34 @@ test_left (void)
   end (LEFT);
 }
 
+/* The table behind it stays metadata. */
+static void
+test_neighbour (void)
+{
+  const struct image_spec spec = {
+    .name = "neighbour", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "Z",
+  };
+  static struct files files = { .file = file, .log = &changes };
+  be64 l1, entry;
+
+  memory_log_init (&changes);
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], initial);
+  memcpy (guest, initial, SIZE);
+  memcpy (&l1, file[MEMORY_IMAGE].bytes + 40, sizeof l1);
+  memcpy (&entry, file[MEMORY_IMAGE].bytes + be64_get (l1), sizeof entry);
+  unflag (&file[MEMORY_IMAGE]);
+  CHECK (files_open (&files, true, 0, &image) == 0);
+  CHECK (write_cluster (0) == 0);
+  CHECK (image_settle (image, false) == 0);
+  for (unsigned i = 0; i < 3; i++)
+    CHECK (metadata_map_overlaps (&image->top->writer->metadata,
+                                  (be64_get (entry) & ~QCOW2_COPIED)
+                                    + i * CLUSTER, CLUSTER) == (i > 0));
+  end (LEFT);
+}
+
 /* A snapshot's table does not become free, whatever its count says: writing
  * ends.
  */
@@ -213,6 +243,7 @@ main (void)
     test_faster (kind);
   }
   test_left ();
+  test_neighbour ();
   test_low ();
   return EXIT_SUCCESS;
 }

@@ -160,8 +160,8 @@ touches (const struct freed *f, uint64_t cluster, unsigned bits)
     && (f->offset + f->length - 1) >> bits >= cluster;
 }
 
-/* How many references a cluster of an item loses; 0 if the next item counts
- * them.  The list is sorted by offset: compressed pieces of one cluster are
+/* How many references a cluster of an item loses; more than it can have if the
+ * next item counts them.  The list is sorted by offset: compressed pieces of one cluster are
  * neighbours.
  */
 static uint64_t
@@ -172,7 +172,7 @@ references_lost (const struct freed_list *list, size_t item, uint64_t cluster,
   uint64_t n = 1;
 
   if (item + 1 < list->count && touches (&f[1], cluster, bits))
-    return 0;
+    return UINT64_MAX;
   while (n <= item && touches (f - n, cluster, bits))
     n++;
   return n;
@@ -193,7 +193,7 @@ discard_item (struct refcounts *rc, const struct freed_list *list, size_t item)
   for (uint64_t c = f->offset >> bits; c <= last; c++) {
     uint64_t count;
 
-    if (refcounts_get (rc, c, &count) == 0 && count > 0
+    if (refcounts_get (rc, c, &count) == 0
         && count == references_lost (list, item, c, bits)) {
       if (n++ == 0)
         start = c;
