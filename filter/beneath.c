@@ -57,8 +57,11 @@ static int
 open_beneath (int root_fd, const char *rest, int flags)
 {
 #if defined (SYS_openat2) && defined (RESOLVE_BENEATH)
+  /* The library adds this to what goes through it.  A kernel of 32 bits would
+   * refuse large files.
+   */
   const struct open_how how = {
-    .flags = flags,
+    .flags = flags & O_PATH ? flags : flags | O_LARGEFILE,
     .resolve = RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH,
   };
   const long fd = syscall (SYS_openat2, root_fd, rest, &how, sizeof how);

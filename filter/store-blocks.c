@@ -67,13 +67,23 @@ next_piece (const struct store_blocks *s, size_t count, uint64_t offset,
   return n < s->limits.maximum ? n : s->limits.maximum;
 }
 
+/* How much of a range there is.  The size may grow at any moment, so it is looked
+ * at once.
+ */
+static uint64_t
+within (const struct store_blocks *s, uint64_t offset, uint64_t count)
+{
+  const uint64_t size = s->size;
+
+  return offset >= size ? 0 : count < size - offset ? count : size - offset;
+}
+
 /* The block that holds offset, and how much of it there is. */
 static uint32_t
 block_at (const struct store_blocks *s, uint64_t offset, uint64_t *block)
 {
   *block = offset & ~mask_of (s);
-  return s->size - *block < s->limits.minimum ? s->size - *block
-                                              : s->limits.minimum;
+  return within (s, *block, s->limits.minimum);
 }
 
 /* Reads a part of one block. */
@@ -99,15 +109,11 @@ blocks_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
   struct store_blocks *s = (struct store_blocks *) store;
   uint8_t *p = buf;
+  const size_t there = within (s, offset, count);
   int r;
 
-  if (offset >= s->size || count > s->size - offset) {
-    const size_t n = offset < s->size ? s->size - offset : 0;
-
-    memset (p + n, 0, count - n);
-    count = n;
-  }
-
+  memset (p + there, 0, count - there);
+  count = there;
   while (count > 0) {
     bool partial;
     const size_t n = next_piece (s, count, offset, &partial);
@@ -174,12 +180,12 @@ blocks_cache (struct store *store, uint64_t count, uint64_t offset)
   struct store_blocks *s = (struct store_blocks *) store;
   uint64_t end;
 
-  if (offset >= s->size)
+  count = within (s, offset, count);
+  if (count == 0)
     return 0;
   end = (offset + count + mask_of (s)) & ~mask_of (s);
   offset &= ~mask_of (s);
-  if (end > s->size)
-    end = s->size;
+  end = offset + within (s, offset, end - offset);
 
   while (offset < end) {
     const uint64_t n = end - offset < s->limits.maximum ? end - offset
@@ -224,7 +230,7 @@ blocks_pwrite (struct store *store, const void *buf, size_t count,
   const uint8_t *p = buf;
   int r;
 
-  if (offset > s->size || count > s->size - offset)
+  if (within (s, offset, count) < count)
     return -ENOSPC;
 
   while (count > 0) {
@@ -280,10 +286,9 @@ blocks_zero (struct store *store, uint64_t count, uint64_t offset,
   uint64_t end, pos, stop;
   int r;
 
-  if (offset >= s->size)
+  count = within (s, offset, count);
+  if (count == 0)
     return 0;
-  if (count > s->size - offset)
-    count = s->size - offset;
   end = offset + count;
 
   pos = (offset + mask_of (s)) & ~mask_of (s);
@@ -320,10 +325,9 @@ blocks_discard (struct store *store, uint64_t count, uint64_t offset)
   uint64_t pos, stop;
   int r = -ENOTSUP;
 
-  if (offset >= s->size)
+  count = within (s, offset, count);
+  if (count == 0)
     return 0;
-  if (count > s->size - offset)
-    count = s->size - offset;
   /* Only whole blocks. */
   pos = (offset + mask_of (s)) & ~mask_of (s);
   stop = (offset + count) & ~mask_of (s);

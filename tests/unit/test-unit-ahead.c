@@ -23,6 +23,7 @@
 #include "base/cleanup.h"
 #include "chunks.h"
 #include "store-ahead.h"
+#include "wrap-clock.h"
 #include "streams.h"
 
 #define SIZE (UINT64_C (24) << 20)
@@ -39,8 +40,6 @@
     }                                                                   \
   } while (0)
 
-int __wrap_clock_gettime (clockid_t clock, struct timespec *ts);
-int __real_clock_gettime (clockid_t clock, struct timespec *ts);
 int __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                            void *(*start) (void *), void *opaque);
 int __real_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
@@ -69,9 +68,9 @@ static struct {
 static pthread_t main_thread;
 
 int
-__wrap_clock_gettime (clockid_t clock, struct timespec *ts)
+wrap_clock_gettime (clockid_t clock, struct timespec *ts)
 {
-  const int r = __real_clock_gettime (clock, ts);
+  const int r = real_clock_gettime (clock, ts);
   const uint64_t t = (ts->tv_sec * UINT64_C (1000000000) + ts->tv_nsec)
                      * far.haste;
 

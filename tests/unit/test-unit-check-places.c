@@ -8,6 +8,7 @@
 
 #include "build-config.h"
 
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,43 @@ test_data_file (void)
   memory_files_free (file);
 }
 
+/* A file of so many clusters that there is no array for their counts, where
+ * sizes have 32 bits.
+ */
+static int
+huge_size (struct store *s, uint64_t *size)
+{
+  (void) s;
+  *size = (UINT64_C (1) << 32) * CLUSTER;
+  return 0;
+}
+
+static void
+test_huge_file (void)
+{
+  static const struct image_spec spec = {
+    .name = "huge", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "D",
+  };
+  struct files files = { .file = file };
+  struct check_result result;
+  static uint8_t guest[SIZE];
+  struct image *image;
+  struct store_ops ops;
+
+  if (SIZE_MAX > UINT32_MAX)
+    return;
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], guest);
+  CHECK (files_open (&files, false, 0, &image) == 0);
+  ops = *files.store->ops;
+  ops.get_size = huge_size;
+  files.store->ops = &ops;
+  CHECK (layer_check (image->top, false, &result) == -ENOMEM);
+  image_close (image);
+  memory_files_free (file);
+}
+
 int
 main (void)
 {
@@ -117,5 +155,6 @@ main (void)
   CHECK (r.errors == 1 && r.wrong_counts == 1 && r.leaks == leaks);
   memory_files_free (file);
   test_data_file ();
+  test_huge_file ();
   return EXIT_SUCCESS;
 }

@@ -14,7 +14,7 @@ struct patch {
   struct patch *next;
   uint64_t offset;
   size_t length;
-  uint8_t data[];
+  _Alignas (uint64_t) uint8_t data[]; /* of entries, mostly */
 };
 
 void

@@ -17,7 +17,10 @@
 
 typedef struct { uint16_t raw; } be16;
 typedef struct { uint32_t raw; } be32;
-typedef struct { uint64_t raw; } be64;
+/* Read and changed in one step by several threads; not all machines of 32 bits
+ * align it for that by themselves.
+ */
+typedef struct { _Alignas (8) uint64_t raw; } be64;
 
 static inline uint16_t be16_get (be16 v) { return be16toh (v.raw); }
 static inline uint32_t be32_get (be32 v) { return be32toh (v.raw); }

@@ -395,6 +395,8 @@ layer_check (struct layer *layer, bool verbose, struct check_result *result)
   result->clusters =
     (c.file_size + c.cluster_size - 1) >> layer->geo.cluster_bits;
   /* A reference may reach into the cluster behind the end of the file. */
+  if (result->clusters >= SIZE_MAX / sizeof *result->counts)
+    return -ENOMEM;
   result->counts = calloc (result->clusters + 1, sizeof *result->counts);
   if (result->counts == NULL)
     return -ENOMEM;
