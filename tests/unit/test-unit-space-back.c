@@ -14,6 +14,8 @@
 
 #include "check.h"
 #include "crash-workloads.h"
+#include "data/writer.h"
+#include "image/chain.h"
 
 #define CLUSTER UINT64_C (512)
 #define SIZE (200 * CLUSTER)
@@ -216,6 +218,31 @@ test_meanwhile (void)
   memory_files_free (file);
 }
 
+/* What several commits let go of waits for the same requests. */
+static void
+test_waiting (void)
+{
+  struct writer *w;
+  struct epoch_ticket ticket;
+
+  begin ("D");
+  trim (0, 1);
+  w = image->top->writer;
+  ticket = epochs_enter (&w->changes);
+  for (unsigned i = 1; i < 5; i++) {
+    CHECK (image_zero (image, CLUSTER, i * CLUSTER, IMAGE_ZERO_UNMAP) == 0);
+    memset (guest + i * CLUSTER, 0, CLUSTER);
+    CHECK (image_flush (image) == 0);
+    CHECK (w->frees.pending.count == 0 && w->frees.in_commit.count == 0);
+    CHECK (w->frees.draining.count + w->frees.committed.count == i);
+  }
+  epochs_leave (&w->changes, ticket);
+  trim (5, 1);
+  CHECK (deferred_free_is_empty (&w->frees));
+  check_holes ();
+  end ();
+}
+
 int
 main (void)
 {
@@ -226,5 +253,6 @@ main (void)
   test_compressed ("CD");
   test_partial ();
   test_meanwhile ();
+  test_waiting ();
   return EXIT_SUCCESS;
 }
