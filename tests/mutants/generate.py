@@ -327,9 +327,9 @@ def draw(places, count, seed):
         by_file.setdefault(p["file"], []).append(p)
     chosen = []
     for path, mine in sorted(by_file.items()):
-        rng = random.Random("%d %s" % (seed, path))
-        mine.sort(key=lambda p: (p["begin"], p["end"], p["new"]))
-        rng.shuffle(mine)
+        # Which they are does not depend on what else there is.
+        mine.sort(key=lambda p: hashlib.sha1(
+            ("%d %s" % (seed, p["id"])).encode()).digest())
         n = max(1, round(count * len(mine) / len(places)))
         chosen += mine[:n]
     random.Random(seed).shuffle(chosen)
@@ -471,7 +471,7 @@ class Job(threading.Thread):
 
 
 class Run:
-    def __init__(self, a, places):
+    def __init__(self, a, every, places):
         self.dir = os.path.abspath(a.dir)
         self.sanitize = a.sanitize
         self.lock = threading.Lock()
@@ -479,8 +479,9 @@ class Run:
         known = read_results(self.results)
         if a.again:
             reasons = read_equivalent()
-            known = {i: r for i, r in known.items() if i in reasons
-                     or r["result"] not in ("left", "survived")}
+            places = [p for p in every if p["id"] not in reasons and known.get(
+                p["id"], {"result": ""})["result"] in ("left", "survived")]
+            known = {}
         self.todo = [p for p in places if p["id"] not in known]
         self.left = [p for p in places if p["id"] in known
                      and known[p["id"]]["result"] == "left"]
@@ -652,7 +653,7 @@ def main():
     if a.command == "run":
         os.makedirs(a.dir, exist_ok=True)
         os.environ["QCOW2EXT_TEST_SHORT"] = "1"
-        Run(a, chosen).run()
+        Run(a, places, chosen).run()
     report(a.dir, places, chosen)
 
 

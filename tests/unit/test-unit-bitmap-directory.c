@@ -194,6 +194,28 @@ test_zero_byte (struct memory_file *f)
 
 /* --- the length of the directory --- */
 
+/* The end of the file cuts nothing off that the directory says it has, not even
+ * of the zeros behind its last name.
+ */
+static void
+test_cut (struct memory_file *f)
+{
+  const uint64_t offset = 12 * CLUSTER;
+  struct said before = sound;
+  struct header h;
+  uint64_t end;
+
+  before.table_offset = CLUSTER;
+  memory_file_resize (f, 0);
+  end = put_entry (f, offset, &before, 'a');
+  h = header_of (1, end - offset);
+  h.bitmap_directory_offset = offset;
+  for (uint64_t cut = 0; cut < 4; cut++) {
+    memory_file_resize (f, end - cut);
+    CHECK (is_damaged (f, &h) == (cut > 0));
+  }
+}
+
 static void
 test_length (struct memory_file *f)
 {
@@ -339,6 +361,7 @@ main (void)
   report_set_sink (keep_warning);
   test_entries (&f);
   test_zero_byte (&f);
+  test_cut (&f);
   test_length (&f);
   test_sum ();
   test_none (&f);

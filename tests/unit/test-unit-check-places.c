@@ -81,6 +81,46 @@ test_data_file (void)
   memory_files_free (file);
 }
 
+/* A refcount block at an odd cluster is as good as any; one at the end of the
+ * file is one error.
+ */
+static void
+test_refblock (void)
+{
+  static const struct image_spec spec = {
+    .name = "refblock", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "D",
+  };
+  static uint8_t guest[SIZE];
+  struct memory_file *image = &file[MEMORY_IMAGE];
+  const be16 none = be16_make (0), one = be16_make (1);
+  uint8_t block[CLUSTER];
+  be64 table, old, new;
+  uint64_t end;
+
+  make_image (&spec, image, &file[MEMORY_DATA], &file[MEMORY_BACKING], guest);
+  memcpy (&table, image->bytes + 48, sizeof table);
+  memcpy (&old, image->bytes + be64_get (table), sizeof old);
+  end = (image->size + CLUSTER - 1) & -CLUSTER;
+  memory_file_resize (image, end);
+  new = be64_make (end);
+  memory_file_write (image, &new, sizeof new, be64_get (table) + sizeof new);
+  CHECK (check ().errors == 1);
+  new = be64_make (0);
+  memory_file_write (image, &new, sizeof new, be64_get (table) + sizeof new);
+
+  end |= CLUSTER;
+  new = be64_make (end);
+  memcpy (block, image->bytes + be64_get (old), CLUSTER);
+  memcpy (block + be64_get (old) / CLUSTER * 2, &none, sizeof none);
+  memcpy (block + end / CLUSTER * 2, &one, sizeof one);
+  memory_file_write (image, block, CLUSTER, end);
+  memory_file_write (image, &new, sizeof new, be64_get (table));
+  CHECK (check ().errors == 0);
+  CHECK (check ().leaks == 0);
+  memory_files_free (file);
+}
+
 /* A file of so many clusters that there is no array for their counts, where
  * sizes have 32 bits.
  */
@@ -155,6 +195,7 @@ main (void)
   CHECK (r.errors == 1 && r.wrong_counts == 1 && r.leaks == leaks);
   memory_files_free (file);
   test_data_file ();
+  test_refblock ();
   test_huge_file ();
   return EXIT_SUCCESS;
 }

@@ -32,11 +32,12 @@ static const struct image_spec plain = {
 /* --- what the engine says --- */
 
 static unsigned warnings, errors;
+static char last[512];          /* of the messages */
 
 static void
 sink (enum report_level level, const char *message)
 {
-  (void) message;
+  snprintf (last, sizeof last, "%s", message);
   warnings += level == REPORT_WARNING;
   errors += level == REPORT_ERROR;
 }
@@ -210,6 +211,7 @@ test_snapshot (void)
   CHECK (open_with ((struct image_options) { .snapshot = "other" },
                     &image) == -ENOENT);
   CHECK (errors == 1);
+  CHECK (strstr (last, "\"other\"") && strstr (last, "1 (snap)"));
 }
 
 /* Whatever cannot be read is reported. */

@@ -23,12 +23,17 @@
 #define ENTRIES (PARTS * PER_PART)
 
 static unsigned reads;
+static uint64_t reads_end;      /* of the last byte that was asked for */
 
 static void
 count_reads (void *opaque, const struct memory_op *op, bool before)
 {
   (void) opaque;
-  reads += before && op->kind == MEMORY_READ;
+  if (!before || op->kind != MEMORY_READ)
+    return;
+  reads++;
+  if (op->offset + op->length > reads_end)
+    reads_end = op->offset + op->length;
 }
 
 /* What is seen of a table. */
@@ -64,7 +69,9 @@ check_read (struct store *s, uint64_t entries, const uint64_t *index,
   uint64_t found = 0;
   be64 *table;
 
+  reads_end = 0;
   CHECK (table_read (s, OFFSET, entries, &table) == 0);
+  CHECK (reads_end <= OFFSET + entries * 8);
   for (uint64_t i = 0; i < entries; i++) {
     const uint64_t entry = be64_get (table[i]);
 

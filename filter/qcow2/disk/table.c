@@ -71,7 +71,7 @@ skip_hole (struct store *file, uint64_t offset, uint64_t pos, uint64_t bytes)
   unsigned type;
 
   if (pos >= bytes || store_extent (file, offset + pos, &end, &type) < 0
-      || !(type & EXTENT_ZERO) || end - offset < pos)
+      || !(type & EXTENT_ZERO))
     return pos;
   return min64 (round_down (end - offset, sizeof (be64)), bytes);
 }
