@@ -81,6 +81,24 @@ test_data_file (void)
   memory_files_free (file);
 }
 
+/* Counts are looked for in the block that has them. */
+static void
+test_blocks (void)
+{
+  static const struct image_spec spec = {
+    .name = "blocks", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = 3 * CLUSTER / 2 * CLUSTER, .map = "D",
+  };
+  static uint8_t guest[3 * CLUSTER / 2 * CLUSTER];
+
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], guest);
+  CHECK (file[MEMORY_IMAGE].size > 2 * CLUSTER / 2 * CLUSTER);
+  CHECK (check ().errors == 0);
+  CHECK (check ().leaks == 0);
+  memory_files_free (file);
+}
+
 /* A refcount block at an odd cluster is as good as any; one at the end of the
  * file is one error.
  */
@@ -195,6 +213,7 @@ main (void)
   CHECK (r.errors == 1 && r.wrong_counts == 1 && r.leaks == leaks);
   memory_files_free (file);
   test_data_file ();
+  test_blocks ();
   test_refblock ();
   test_huge_file ();
   return EXIT_SUCCESS;
