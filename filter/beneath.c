@@ -57,8 +57,8 @@ static int
 open_beneath (int root_fd, const char *rest, int flags)
 {
 #if defined (SYS_openat2) && defined (RESOLVE_BENEATH)
-  /* The library adds this to what goes through it.  A kernel of 32 bits would
-   * refuse large files.
+  /* The library adds O_LARGEFILE to what goes through it; without it a kernel of
+   * 32 bits refuses large files.  With O_PATH openat2 does not take it.
    */
   const struct open_how how = {
     .flags = flags & O_PATH ? flags : flags | O_LARGEFILE,

@@ -59,7 +59,7 @@ first_write (void)
 }
 
 static void
-end (void)
+end_session (void)
 {
   image_close (image);
   memory_files_free (file);
@@ -89,7 +89,7 @@ test_repair (bool wrong_counts, bool external)
   }
   CHECK (cleaned);
   CHECK (!(file[MEMORY_IMAGE].bytes[FEATURES + 7] & DIRTY));
-  end ();
+  end_session ();
 }
 
 /* A cluster that is not aligned is not for us to repair. */
@@ -110,7 +110,46 @@ test_refused (void)
   CHECK (memcmp (before.bytes, file[MEMORY_IMAGE].bytes, before.size) == 0);
   CHECK (!image_has_failed (image));
   memory_file_free (&before);
-  end ();
+  end_session ();
+}
+
+/* A cluster behind the end of the file into which compressed data reaches gets its
+ * count, too: nothing else is put there.
+ */
+static void
+test_behind_end (void)
+{
+  const uint64_t cluster = 4096, size = 4 * cluster;
+  const struct image_spec spec = {
+    .name = "behind", .version = 3, .cluster_bits = 12, .refcount_order = 4,
+    .size = size, .map = "D...", .dirty = true,
+  };
+  be64 l1, l2, entry, table, block;
+  be16 count;
+  uint64_t end;
+
+  memory_log_init (&record);
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], guest);
+  memcpy (&l1, file[MEMORY_IMAGE].bytes + 40, sizeof l1);
+  memcpy (&l2, file[MEMORY_IMAGE].bytes + be64_get (l1), sizeof l2);
+  end = (file[MEMORY_IMAGE].size + cluster - 1) & -cluster;
+  memory_file_resize (&file[MEMORY_IMAGE], end);
+  entry = be64_make (end | QCOW2_L2_COMPRESSED); /* of one sector */
+  memory_file_write (&file[MEMORY_IMAGE], &entry, sizeof entry,
+                     (be64_get (l2) & ~QCOW2_COPIED) + sizeof entry);
+  CHECK (first_write () == 0);
+  CHECK (image_write (image, guest, cluster, 2 * cluster) == 0);
+  CHECK (image_flush (image) == 0);
+  memcpy (&entry, file[MEMORY_IMAGE].bytes
+          + (be64_get (l2) & ~QCOW2_COPIED) + 2 * sizeof entry, sizeof entry);
+  CHECK ((be64_get (entry) & QCOW2_L2_OFFSET) != end);
+  memcpy (&table, file[MEMORY_IMAGE].bytes + 48, sizeof table);
+  memcpy (&block, file[MEMORY_IMAGE].bytes + be64_get (table), sizeof block);
+  memcpy (&count, file[MEMORY_IMAGE].bytes + be64_get (block)
+          + end / cluster * sizeof count, sizeof count);
+  CHECK (be16_get (count) == 1);
+  end_session ();
 }
 
 /* What fails later is a failure. */
@@ -126,7 +165,7 @@ test_failure (void)
   CHECK (image_flush (image) < 0);
   memory_in_engine = false;
   CHECK (image_has_failed (image));
-  end ();
+  end_session ();
 }
 
 int
@@ -136,6 +175,7 @@ main (void)
   for (unsigned i = 0; i < 4; i++)
     test_repair (i & 1, i & 2);
   test_refused ();
+  test_behind_end ();
   test_failure ();
   return EXIT_SUCCESS;
 }

@@ -17,6 +17,7 @@
 
 typedef struct { uint16_t raw; } be16;
 typedef struct { uint32_t raw; } be32;
+
 /* Read and changed in one step by several threads; not all machines of 32 bits
  * align it for that by themselves.
  */

@@ -211,9 +211,7 @@ load_refcounts (struct check *c, struct disk_counts *d)
 static int
 compare_counts (struct check *c, struct disk_counts *d)
 {
-  const uint64_t clusters = c->result->clusters;
-
-  for (uint64_t i = 0; i < clusters + (c->result->counts[clusters] != 0); i++) {
+  for (uint64_t i = 0; i < c->result->clusters; i++) {
     const uint64_t wanted = c->result->counts[i];
     uint64_t found;
     int r = disk_count (c, d, i, &found);
@@ -394,7 +392,9 @@ layer_check (struct layer *layer, bool verbose, struct check_result *result)
     return r;
   result->clusters =
     (c.file_size + c.cluster_size - 1) >> layer->geo.cluster_bits;
-  /* A reference may reach into the cluster behind the end of the file. */
+  /* A reference may reach into the cluster behind the end of the file, whose
+   * count then is compared, and repaired, like any other.
+   */
   if (result->clusters >= SIZE_MAX / sizeof *result->counts)
     return -ENOMEM;
   result->counts = calloc (result->clusters + 1, sizeof *result->counts);
@@ -404,8 +404,10 @@ layer_check (struct layer *layer, bool verbose, struct check_result *result)
   if (layer->bitmaps && layer->bitmaps->damaged)
     finding (&c, errors, "the dirty bitmaps are damaged");
   source.file_size = c.file_size;
-  if ((r = metadata_walk (&source, count_metadata, &c)) == 0
-      && (r = load_refcounts (&c, &c.disk)) == 0
+  r = metadata_walk (&source, count_metadata, &c);
+  if (result->counts[result->clusters])
+    result->clusters++;
+  if (r == 0 && (r = load_refcounts (&c, &c.disk)) == 0
       && (r = compare_counts (&c, &c.disk)) == 0)
     r = check_flags (&c);
   free (c.disk.table);

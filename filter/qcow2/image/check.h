@@ -17,7 +17,8 @@ struct check_result {
                                    agree with the count */
   uint64_t leaks;               /* clusters whose count is too high */
   uint32_t *counts;             /* what the refcounts should be, by cluster */
-  uint64_t clusters;            /* how many */
+  uint64_t clusters;            /* how many: those of the file, and the one
+                                   behind its end if it is referred to */
 };
 
 /* Walks all tables of the image as they are on disk, computes what every

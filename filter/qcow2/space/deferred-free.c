@@ -161,8 +161,8 @@ touches (const struct freed *f, uint64_t cluster, unsigned bits)
 }
 
 /* How many references a cluster of an item loses; more than it can have if the
- * next item counts them.  The list is sorted by offset: compressed pieces of one cluster are
- * neighbours.
+ * next item counts them.  The list is sorted by offset: compressed pieces of
+ * one cluster are neighbours.
  */
 static uint64_t
 references_lost (const struct freed_list *list, size_t item, uint64_t cluster,
