@@ -396,12 +396,11 @@ class Job(threading.Thread):
         with open(stripped, "rb") as f:
             return hashlib.sha1(f.read()).hexdigest()
 
-    def test(self, program, args, limit):
+    def test(self, program, args, limit, log=subprocess.DEVNULL):
         """passed, failed or hangs; and how long it took"""
         begin = time.monotonic()
         p = subprocess.Popen([os.path.join(self.build, "tests", program),
-                              *args], stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL,
+                              *args], stdout=log, stderr=log,
                              stdin=subprocess.DEVNULL,
                              cwd=self.dir, start_new_session=True)
         try:
@@ -518,11 +517,13 @@ class Run:
         for thread in preparing:
             thread.join()
         # What is not changed passes, and takes so long.
+        log = os.path.join(self.dir, "unchanged.log")
         for program, args in TESTS:
-            what, seconds = self.jobs[0].test(program, args, 3600)
+            with open(log, "w") as f:
+                what, seconds = self.jobs[0].test(program, args, 3600, f)
             if what != "passed":
-                sys.exit("generate.py: %s %s fails without any change"
-                         % (program, args))
+                sys.exit("generate.py: %s %s fails without any change: see %s"
+                         % (program, args, log))
             self.limits["%s %s" % (program, args)] = 5 + 10 * seconds
             print("%s %s: %.1f seconds" % (program, " ".join(args), seconds),
                   flush=True)
