@@ -16,6 +16,7 @@
 #include "toy-cipher.h"
 #include "image-checker.h"
 #include "image-walker.h"
+#include "need.h"
 #include "image/chain.h"
 #include "image/image.h"
 #include "base/report.h"
@@ -105,16 +106,6 @@ sink (enum report_level level, const char *message)
     if ((unsigned char) *p < ' ' && !current->failure[0])
       snprintf (current->failure, sizeof current->failure,
                 "a message holds a control character");
-}
-
-static void *
-need (void *p)
-{
-  if (p == NULL) {
-    fputs ("out of memory\n", stderr);
-    abort ();
-  }
-  return p;
 }
 
 /* ---------------------------------------------------------------------

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "need.h"
 #include "store-memory.h"
 
 struct store_memory {
@@ -22,16 +23,6 @@ struct store_memory {
 
 _Thread_local bool memory_in_engine;
 struct memory_log *memory_alloc_log;
-
-static void *
-need (void *p)
-{
-  if (p == NULL) {
-    fputs ("out of memory\n", stderr);
-    abort ();
-  }
-  return p;
-}
 
 const char *
 memory_kind_name (enum memory_kind kind)

@@ -37,6 +37,7 @@ main (void)
 #include "load-gcrypt.h"
 #include "luks-key.h"
 #include "luks-maker.h"
+#include "need.h"
 #include "store-crypt.h"
 #include "store-memory.h"
 
@@ -56,14 +57,6 @@ sink (enum report_level level, const char *message)
 {
   if (level != REPORT_DEBUG)
     snprintf (last_message, sizeof last_message, "%s", message);
-}
-
-static void *
-need (void *p)
-{
-  if (p == NULL)
-    abort ();
-  return p;
 }
 
 /* --- ciphers and hashes --- */
