@@ -30,8 +30,8 @@ fi
 engine_sources=("$srcdir"/filter/qcow2/*/*.c
                 "$srcdir"/filter/{block-lock,export-name,store-crypt}.c)
 common=(fuzz/fuzz.c)
-for f in guard-decoder hostile-images hostile image-checker image-maker \
-         image-walker store-memory toy-cipher; do
+for f in guard-decoder hostile-images hostile-judge hostile image-checker \
+         image-maker image-walker store-memory toy-cipher; do
     common+=("model/$f.c")
 done
 

@@ -12,20 +12,13 @@
 #include <string.h>
 
 #include "image/check.h"
-#include "hostile.h"
+#include "hostile-session.h"
 #include "toy-cipher.h"
-#include "image-checker.h"
-#include "image-walker.h"
 #include "need.h"
 #include "image/chain.h"
 #include "image/image.h"
 #include "base/report.h"
 #include "data/decoded-cache.h"
-
-/* Each word of what the guest writes begins with this; the sectors' numbers
- * follow.
- */
-#define GUEST UINT64_C (0xa5c3a5c3)
 
 /* Disks up to this size are compared as a whole. */
 #define MODEL_MAX (UINT64_C (4) << 20)
@@ -36,16 +29,10 @@
 #define OPERATIONS_MAX 20000
 #define OPERATIONS_PER_CLUSTER 64
 
-/* The most that is read or written in one go: an L1 table. */
-#define TRANSFER_MAX (UINT64_C (32) << 20)
-
 /* Lines between opening and closing.  Messages about ranges are limited to a
  * few a second, and the check writes up to 20.
  */
 #define MESSAGES_MAX 60
-
-/* So many compressed clusters may come to lie in one at once. */
-#define PACKED_MAX 256
 
 /* Larger buffers are mapped and unmapped each time. */
 #define READ_WINDOW (UINT64_C (64) << 10)
@@ -53,37 +40,11 @@
 /* What a sector of the guest's disk should be. */
 enum known { KNOWN, OR_ZERO, UNKNOWN };
 
-struct session {
-  struct hostile_run *run;
-  struct image *image;
-  struct memory_log log;
-  struct walker walker;         /* what is protected */
-  struct walker now;            /* scratch */
-  bool walked;                  /* the walker has seen the file as it is */
-  struct checker checker;
-  uint64_t start_size;          /* of the image file, when opened */
-  unsigned messages;            /* until then */
-  uint64_t operations;          /* in this request */
-  uint64_t budget;              /* for operations in one request */
-  bool changing;                /* a request that may change something ran */
-  bool judging;
-  bool was_dirty;               /* counts may be rebuilt */
-
-  /* The model of a sound image. */
-  uint8_t *guest, *snapshot;    /* NULL: there is none */
-  uint8_t *known;               /* enum known, for each sector */
-  uint64_t size;
-  uint32_t number;
-};
-
 /* The sink knows only this. */
 static struct hostile_run *current;
 
-static void fail (struct session *s, const char *fmt, ...)
-  __attribute__ ((format (printf, 2, 3)));
-
-static void
-fail (struct session *s, const char *fmt, ...)
+void
+session_fail (struct session *s, const char *fmt, ...)
 {
   va_list ap;
 
@@ -106,272 +67,6 @@ sink (enum report_level level, const char *message)
     if ((unsigned char) *p < ' ' && !current->failure[0])
       snprintf (current->failure, sizeof current->failure,
                 "a message holds a control character");
-}
-
-/* ---------------------------------------------------------------------
- * Judging what is written.
- */
-
-static uint64_t
-load (const uint8_t *p, unsigned bytes)
-{
-  uint64_t v = 0;
-
-  for (unsigned i = 0; i < bytes; i++)
-    v = v << 8 | p[i];
-  return v;
-}
-
-/* May a table refer to this?  Not to something that is metadata already. */
-static bool
-may_point_at (const struct walker *w, uint64_t host)
-{
-  return host % w->cluster == 0 && host != 0
-    && !(walker_what (w, host, w->cluster) & IS_METADATA);
-}
-
-static bool
-l1_change_is_fine (const struct walker *w, uint64_t entry)
-{
-  return !(entry & UINT64_C (0x7f000000000001ff)) && entry >> 63
-    && may_point_at (w, entry & ~(UINT64_C (1) << 63));
-}
-
-/* Does an entry for a compressed cluster lead to no metadata? */
-static bool
-packed_is_fine (const struct walker *w, uint64_t entry)
-{
-  const unsigned x = 62 - (w->bits - 8);
-  const uint64_t host = entry & ((UINT64_C (1) << x) - 1);
-  const uint64_t sectors = (entry & ~(UINT64_C (3) << 62)) >> x;
-
-  return !(entry >> 63)
-    && !(walker_what (w, host, (sectors + 1) * 512 - host % 512)
-         & IS_METADATA);
-}
-
-static bool
-l2_change_is_fine (const struct session *s, uint64_t at, uint64_t old,
-                   uint64_t entry)
-{
-  const struct walker *w = &s->walker;
-  const uint64_t host = entry & UINT64_C (0x00fffffffffffe00);
-
-  if (w->extended && at % 16 == 8)
-    return ((uint32_t) entry & entry >> 32) == 0;
-  if (s->run->write.compress && (entry >> 62 & 1))
-    return packed_is_fine (w, entry);
-  if (entry & UINT64_C (0x7f000000000001fe)
-      || ((entry & 1) && (w->version < 3 || w->extended)))
-    return false;
-  /* What an entry leads to already is for the engine to refuse when it would
-   * write there.
-   */
-  if (host == (old & UINT64_C (0x00fffffffffffe00)))
-    return true;
-  if (w->external)
-    return host % w->cluster == 0 && (host == 0 || entry >> 63);
-  if (host == 0)
-    return !(entry >> 63);
-  return entry >> 63 && may_point_at (w, host);
-}
-
-/* Counts go down, or from 0 to 1; up by a few where compressed clusters share
- * one; any way while they are rebuilt.
- */
-static bool
-counts_are_fine (const struct session *s, uint64_t old, uint64_t new)
-{
-  const unsigned width = 1U << s->walker.order;
-  const uint64_t mask = width == 64 ? UINT64_MAX
-                                    : (UINT64_C (1) << width) - 1;
-
-  if (s->was_dirty)
-    return true;
-  for (unsigned i = 0; i < 64; i += width) {
-    const uint64_t a = old >> i & mask, b = new >> i & mask;
-
-    if (b > a && b - a > (s->run->write.compress ? PACKED_MAX : a == 0))
-      return false;
-  }
-  return true;
-}
-
-/* Fields that are patched in place: features, where the refcount table is. */
-static bool
-header_change_is_fine (uint64_t at, uint64_t old, uint64_t new)
-{
-  const uint64_t diff = old ^ new;
-
-  switch (at) {
-  case 48:
-    return new % 512 == 0;
-  case 56:                      /* its clusters; the number of snapshots */
-    return (uint32_t) diff == 0;
-  case 72:                      /* dirty off, corrupt on */
-    return (diff & ~UINT64_C (3)) == 0 && !(new & ~old & 1)
-      && !(old & ~new & 2);
-  case 88:                      /* autoclear bits go off */
-    return (new & ~old) == 0;
-  default:
-    return false;
-  }
-}
-
-/* Is this change of 8 bytes (at an offset that is a multiple of 8) one that
- * makes sense for what is there?
- */
-static bool
-change_is_fine (const struct session *s, unsigned what, uint64_t at,
-                uint64_t old, uint64_t new)
-{
-  const struct walker *w = &s->walker;
-  const uint64_t offset = UINT64_C (0x00fffffffffffe00);
-
-  if (old == new)
-    return true;
-  if (new >> 32 == GUEST)
-    return false;
-  /* To say that the image is corrupt is fine whatever else claims to lie
-   * there.
-   */
-  if (what & IS_HEADER && at == 72)
-    return header_change_is_fine (at, old, new);
-  if ((what & IS_HEADER) && !header_change_is_fine (at, old, new))
-    return false;
-  if ((what & IS_L1) && !l1_change_is_fine (w, new))
-    return false;
-  if ((what & IS_L2) && !l2_change_is_fine (s, at, old, new))
-    return false;
-  if ((what & IS_REFTABLE)
-      && (old & ~UINT64_C (511) || !may_point_at (w, new)))
-    return false;
-  if ((what & IS_REFBLOCK) && !counts_are_fine (s, old, new))
-    return false;
-  if (what & (IS_SNAPSHOTS | IS_SNAPSHOT_L1))
-    return false;
-  /* A table that is shared is written only if the image lies about that. */
-  if ((what & IS_SNAPSHOT_L2) && !(what & IS_L2))
-    return false;
-  /* The flag "in use" of an entry of the directory. */
-  if ((what & IS_BITMAPS) && (old ^ new) != 1)
-    return false;
-  if ((what & IS_BITMAP_TABLE)
-      && (old & offset || !may_point_at (w, new)))
-    return false;
-  if ((what & IS_BITMAP) && old & ~new)
-    return false;
-  return true;
-}
-
-/* Is the cluster metadata as the file is now?  What was one, and was let go
- * of since, may be used for anything.
- */
-static bool
-still_protected (struct session *s, uint64_t cluster)
-{
-  walker_run (&s->now, &s->run->file[MEMORY_IMAGE]);
-  if (!s->now.valid)
-    return true;
-  if (cluster < s->now.clusters && s->now.what[cluster] & IS_METADATA)
-    return true;
-  s->walker.what[cluster] = 0;
-  return false;
-}
-
-static void
-judge_image_write (struct session *s, const struct memory_op *op)
-{
-  const struct memory_file *f = &s->run->file[MEMORY_IMAGE];
-  const struct walker *w = &s->walker;
-  const uint64_t end = op->offset + op->length;
-
-  if (!w->valid) {
-    fail (s, "there is no header any more");
-    return;
-  }
-  for (uint64_t at = op->offset & ~UINT64_C (7); at < end; at += 8) {
-    const uint64_t c = at / w->cluster;
-    uint8_t old[8] = { 0 }, new[8];
-
-    if (c >= w->clusters)
-      return;
-    if (!(w->what[c] & IS_METADATA)) {
-      at = (c + 1) * w->cluster - 8;
-      continue;
-    }
-    for (unsigned i = 0; i < 8; i++) {
-      if (at + i < f->size)
-        old[i] = f->bytes[at + i];
-      new[i] = at + i >= op->offset && at + i < end
-        ? (op->data ? op->data[at + i - op->offset] : 0) : old[i];
-    }
-    if (op->kind == MEMORY_WRITE
-        && change_is_fine (s, w->what[c], at, load (old, 8), load (new, 8)))
-      continue;
-    if (still_protected (s, c)) {
-      fail (s, "a %s at 0x%" PRIx64 " of 0x%" PRIx64 " bytes changes %s at "
-            "0x%" PRIx64 " from %016" PRIx64 " to %016" PRIx64,
-            memory_kind_name (op->kind), op->offset, op->length,
-            walker_name (w->what[c]), at, load (old, 8), load (new, 8));
-      return;
-    }
-  }
-}
-
-/* Up to where the data file may be written to: with the rest of the last
- * cluster, if it is encrypted.
- */
-static uint64_t
-end_of_data (const struct session *s)
-{
-  if (!s->walker.encrypted)
-    return s->size;
-  return (s->size + s->walker.cluster - 1) & -s->walker.cluster;
-}
-
-static void
-judge (void *opaque, const struct memory_op *op, bool before)
-{
-  static const char *const files[] = { "image", "data", "backing" };
-  struct session *s = opaque;
-  const bool change = op->kind != MEMORY_READ && op->kind != MEMORY_FLUSH;
-
-  if (!before || !s->judging)
-    return;
-  s->run->operations++;
-  if (s->operations++ == s->budget)
-    fail (s, "a request takes more than %" PRIu64 " operations", s->budget);
-  if (op->kind == MEMORY_RESIZE) {
-    if (op->file == MEMORY_IMAGE && op->offset < s->start_size)
-      fail (s, "the image file is made shorter than it was");
-    if (op->file == MEMORY_DATA && op->offset > s->size)
-      fail (s, "the data file is made longer than the disk");
-  }
-  else if (op->offset > INT64_MAX || op->length > INT64_MAX - op->offset)
-    fail (s, "a %s at 0x%" PRIx64 " of 0x%" PRIx64 " bytes of the %s file",
-          memory_kind_name (op->kind), op->offset, op->length,
-          files[op->file]);
-  else if (op->length > TRANSFER_MAX
-           && (op->kind == MEMORY_READ || op->kind == MEMORY_WRITE))
-    fail (s, "a %s of 0x%" PRIx64 " bytes in one go",
-          memory_kind_name (op->kind), op->length);
-  if (!change)
-    return;
-
-  if (!s->changing || !s->run->writable)
-    fail (s, "a %s of the %s file, but no request to change something",
-          memory_kind_name (op->kind), files[op->file]);
-  if (op->file == MEMORY_BACKING)
-    fail (s, "a %s of the backing file", memory_kind_name (op->kind));
-  if (op->file == MEMORY_DATA && op->kind != MEMORY_RESIZE
-      && op->offset + op->length > end_of_data (s))
-    fail (s, "a %s at 0x%" PRIx64 " of 0x%" PRIx64 " bytes of the data file, "
-          "behind the disk's end", memory_kind_name (op->kind), op->offset,
-          op->length);
-  if (op->file == MEMORY_IMAGE && op->kind != MEMORY_RESIZE)
-    judge_image_write (s, op);
-  s->walked &= op->file != MEMORY_IMAGE;
 }
 
 /* ---------------------------------------------------------------------
@@ -437,10 +132,10 @@ prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
   struct session *s = opaque;
 
   if (grow && offset < s->run->file[MEMORY_IMAGE].size)
-    fail (s, "the proof would be written within the file");
+    session_fail (s, "the proof would be written within the file");
   if (s->walker.valid
       && walker_what (&s->walker, offset, length) & IS_METADATA)
-    fail (s, "the proof would be written over metadata");
+    session_fail (s, "the proof would be written over metadata");
   *can_grow = grow;
   return 0;
 }
@@ -615,8 +310,8 @@ compare (struct session *s, const uint8_t *buf, uint64_t offset,
     if (known == UNKNOWN || buf[i] == s->guest[at]
         || (known == OR_ZERO && buf[i] == 0))
       continue;
-    fail (s, "%s sees 0x%02x at offset 0x%" PRIx64 ", and not 0x%02x", who,
-          buf[i], at, s->guest[at]);
+    session_fail (s, "%s sees 0x%02x at offset 0x%" PRIx64 ", and not 0x%02x",
+                  who, buf[i], at, s->guest[at]);
     return;
   }
 }
@@ -639,7 +334,7 @@ see_extent (void *opaque, uint64_t offset, uint64_t length, unsigned type)
   int r;
 
   if (offset != e->next || length == 0) {
-    fail (s, "extents do not follow each other");
+    session_fail (s, "extents do not follow each other");
     return 1;
   }
   e->next += length;
@@ -649,9 +344,10 @@ see_extent (void *opaque, uint64_t offset, uint64_t length, unsigned type)
   buf = need (malloc (length));
   r = image_read (s->image, buf, length, offset);
   if (r < 0)
-    fail (s, "the hole at 0x%" PRIx64 " cannot be read", offset);
+    session_fail (s, "the hole at 0x%" PRIx64 " cannot be read", offset);
   else if (buf[0] || memcmp (buf, buf + 1, length - 1) != 0)
-    fail (s, "the hole at 0x%" PRIx64 " does not read as zeros", offset);
+    session_fail (s, "the hole at 0x%" PRIx64 " does not read as zeros",
+                  offset);
   free (buf);
   return 0;
 }
@@ -663,7 +359,7 @@ get_extents (struct session *s, uint64_t offset, uint64_t length)
   const int r = image_extents (s->image, length, offset, see_extent, &e);
 
   if (r == 0 && e.next < offset + length)
-    fail (s, "extents end too early");
+    session_fail (s, "extents end too early");
   return r;
 }
 
@@ -676,8 +372,8 @@ do_read (struct session *s, uint64_t offset, uint64_t length)
   if (r == 0)
     compare (s, buf, offset, length, "a reader");
   else if (s->guest)
-    fail (s, "a sound image cannot be read at 0x%" PRIx64 ": %s", offset,
-          strerror (-r));
+    session_fail (s, "a sound image cannot be read at 0x%" PRIx64 ": %s",
+                  offset, strerror (-r));
   free (buf);
   return r;
 }
@@ -791,7 +487,7 @@ close_image (struct session *s)
   leave_engine (s);
   s->image = NULL;
   if (s->run->messages - s->messages > MESSAGES_MAX)
-    fail (s, "%u lines were logged", s->run->messages - s->messages);
+    session_fail (s, "%u lines were logged", s->run->messages - s->messages);
 }
 
 /* Before anything is changed. */
@@ -830,21 +526,21 @@ verify (struct session *s)
   uint64_t errors;
 
   if (s->image->top->header.incompatible & QCOW2_INCOMPAT_CORRUPT) {
-    fail (s, "a sound image has become corrupt");
+    session_fail (s, "a sound image has become corrupt");
     return;
   }
   if (!check_is_clean (s, &errors))
-    fail (s, "a sound image has %" PRIu64 " errors", errors);
+    session_fail (s, "a sound image has %" PRIu64 " errors", errors);
   run_checker (s);
   if (s->checker.errors)
-    fail (s, "a sound image has %u errors: %s", s->checker.errors,
-          s->checker.message);
+    session_fail (s, "a sound image has %u errors: %s", s->checker.errors,
+                  s->checker.message);
   else
     compare (s, s->checker.guest, 0, s->size, "another reader");
   if (s->snapshot
       && (!s->checker.has_snapshot
           || memcmp (s->snapshot, s->checker.snapshot, s->size) != 0))
-    fail (s, "the snapshot has changed");
+    session_fail (s, "the snapshot has changed");
   begin_request (s, false);
   enter_engine (s);
   for (uint64_t o = 0; o < s->size; o += READ_WINDOW)
@@ -871,7 +567,7 @@ run_session (struct session *s)
     close_image (s);
     if (open_image (s) < 0) {
       if (run->sound)
-        fail (s, "a sound image cannot be opened again");
+        session_fail (s, "a sound image cannot be opened again");
       return;
     }
   }
@@ -884,7 +580,7 @@ run_session (struct session *s)
     close_image (s);
   }
   else if (run->sound)
-    fail (s, "a sound image cannot be opened again");
+    session_fail (s, "a sound image cannot be opened again");
 }
 
 bool
@@ -899,7 +595,7 @@ hostile_run (struct hostile_run *run)
   current = run;
   report_set_sink (sink);
   memory_log_init (&s.log);
-  s.log.hook = judge;
+  s.log.hook = session_judge;
   s.log.opaque = &s;
   for (unsigned i = 0; i < MEMORY_FILES; i++)
     run->file[i].limit = HOSTILE_FILE_LIMIT;
