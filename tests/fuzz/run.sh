@@ -15,6 +15,7 @@ seconds=${FUZZ_SECONDS:-60}
 targets=${FUZZ_TARGET:-header mapping snapshots bitmaps decode check session pair compress luks names}
 engine=${FUZZ_ENGINE:-libfuzzer}
 work=${FUZZ_DIR:-$builddir/fuzz}
+jobs=${FUZZ_JOBS:-1}
 
 max_len=32768
 sanitize=-fsanitize=address,undefined
@@ -35,6 +36,36 @@ for f in guard-decoder hostile-images hostile-judge hostile image-checker \
     common+=("model/$f.c")
 done
 
+# side_by_side COMMAND ARGS...: runs it beside others, no more than there are
+# jobs; all_done: waits for all, and says whether one failed.
+running=0
+some_failed=0
+reap ()
+{
+    wait -n || some_failed=1
+    running=$((running - 1))
+}
+
+side_by_side ()
+{
+    while [ "$running" -ge "$jobs" ]; do
+        reap
+    done
+    "$@" &
+    running=$((running + 1))
+}
+
+all_done ()
+{
+    local status
+    while [ "$running" -gt 0 ]; do
+        reap
+    done
+    status=$some_failed
+    some_failed=0
+    return "$status"
+}
+
 # compile CC DIRECTORY FLAGS... -- FILES...: into objects, each once.
 compile ()
 {
@@ -50,9 +81,10 @@ compile ()
         o=$dir/$(basename "$f" .c).o
         if [ ! "$o" -nt "$f" ] || [ -n "$(find "$srcdir/filter/qcow2" \
                 "$srcdir/tests" -name '*.h' -newer "$o" -print -quit)" ]; then
-            "$cc" "${flags[@]}" "${args[@]}" -c "$f" -o "$o"
+            side_by_side "$cc" "${flags[@]}" "${args[@]}" -c "$f" -o "$o"
         fi
     done
+    all_done
 }
 
 # build CC DIRECTORY INSTRUMENTATION FLAGS...: all sources.  What the tests
@@ -190,24 +222,31 @@ mkdir -p "$work"
 build clang "$work/plain" $sanitize $sanitize
 for t in $targets; do
     # shellcheck disable=SC2046
-    clang $sanitize $(objects "$work/plain" "$t") "$work/plain/replay.o" \
-        "${libs[@]}" -o "$work/replay-$t"
-    seeds "$t"
+    side_by_side clang $sanitize $(objects "$work/plain" "$t") \
+        "$work/plain/replay.o" "${libs[@]}" -o "$work/replay-$t"
 done
+all_done
+for t in $targets; do
+    side_by_side seeds "$t"
+done
+all_done
 
-failed=0
 case $engine in
     libfuzzer | minimise)
         build clang "$work/libfuzzer" -fsanitize=fuzzer-no-link $sanitize \
             -DFUZZ_LIBFUZZER
         for t in $targets; do
             # shellcheck disable=SC2046
-            clang $sanitize,fuzzer $(objects "$work/libfuzzer" "$t") \
-                "${libs[@]}" -o "$work/fuzz-$t"
+            side_by_side clang $sanitize,fuzzer \
+                $(objects "$work/libfuzzer" "$t") "${libs[@]}" \
+                -o "$work/fuzz-$t"
+        done
+        all_done
+        for t in $targets; do
             if [ "$engine" = minimise ]; then
-                minimise "$t" || failed=1
+                side_by_side minimise "$t"
             else
-                run_libfuzzer "$t" || failed=1
+                side_by_side run_libfuzzer "$t"
             fi
         done
         ;;
@@ -219,7 +258,7 @@ case $engine in
             afl-clang-fast -fsanitize=fuzzer \
                 $(objects "$work/afl-objects" "$t") "${libs[@]}" \
                 -o "$work/afl-$t"
-            run_afl "$t" || failed=1
+            side_by_side run_afl "$t"
         done
         ;;
     coverage)
@@ -230,4 +269,4 @@ case $engine in
         exit 1
         ;;
 esac
-exit $failed
+all_done
