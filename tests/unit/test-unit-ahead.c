@@ -455,6 +455,24 @@ test_room (void)
   CHECK (list.first == NULL && list.bytes == 0);
 }
 
+/* A change drops what was read of its range, and nothing beside it. */
+static void
+test_drop (void)
+{
+  struct chunk_list list;
+
+  chunks_init (&list, 4 * REQUEST);
+  for (uint64_t i = 0; i < 3; i++)
+    CHECK (chunks_order (&list, i * REQUEST, (i + 1) * REQUEST, 0));
+  chunks_drop_range (&list, REQUEST, 2 * REQUEST);
+  for (uint64_t i = 0; i < 3; i++) {
+    size_t n = REQUEST;
+
+    CHECK ((chunks_find (&list, i * REQUEST, &n) != NULL) == (i != 1));
+  }
+  chunks_drop_range (&list, 0, UINT64_MAX);
+}
+
 /* As many as there are streams are known, and share what there is; one more is
  * told from them when the oldest of them has gone.
  */
@@ -560,6 +578,7 @@ main (void)
   test_no_threads ();
   test_close ();
   test_room ();
+  test_drop ();
   test_streams ();
   test_readers ();
   return EXIT_SUCCESS;
