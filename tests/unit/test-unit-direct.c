@@ -46,6 +46,7 @@ static struct {
   uint8_t data[ROOM];
   uint64_t size;
   unsigned flushes, writes;
+  const void *last_buf;         /* that was read to, or written from */
   bool can_zero;                /* the file system can zero a range */
   bool slow;                    /* others run while something is read */
 } file = { .lock = PTHREAD_MUTEX_INITIALIZER };
@@ -72,6 +73,7 @@ way_pread (struct store *store, void *buf, size_t count, uint64_t offset)
   check_request (store, buf, count, offset);
   {
     LOCK_FOR_SCOPE (&file.lock);
+    file.last_buf = buf;
     memset (buf, 0, count);
     if (offset < file.size)
       memcpy (buf, file.data + offset,
@@ -90,6 +92,7 @@ way_pwrite (struct store *store, const void *buf, size_t count,
   CHECK (count > 0);
   LOCK_FOR_SCOPE (&file.lock);
   file.writes++;
+  file.last_buf = buf;
   memcpy (file.data + offset, buf, count);
   if (file.size < offset + count)
     file.size = offset + count;
@@ -256,6 +259,21 @@ test_like_memory (uint32_t block, uint32_t memory)
     CHECK (memcmp (file.data, model, size) == 0);
   }
   CHECK (store_flush (store) == 0 && file.flushes > 0);
+  store_close (store);
+}
+
+/* A request that direct I/O can take as it is is not copied. */
+static void
+test_not_copied (uint32_t block, uint32_t memory)
+{
+  static uint8_t room[ROOM + 4096];
+  uint8_t *buf = room + (-(uintptr_t) room & (2 * memory - 1)) + memory;
+  struct store *store = direct_new (block, memory);
+
+  CHECK (store_pwrite (store, buf, 2 * block, block) == 0);
+  CHECK (file.last_buf == buf);
+  CHECK (store_pread (store, buf, 2 * block, block) == 0);
+  CHECK (file.last_buf == buf);
   store_close (store);
 }
 
@@ -427,7 +445,10 @@ main (void)
   for (uint32_t block = 512; block <= 8192; block *= 2) {
     test_like_memory (block, 4);
     test_like_memory (block, 4096);
+    test_not_copied (block, 4);
+    test_not_copied (block, 512);
   }
+  test_like_memory (1, 4);      /* a limit that is less than a sector */
   file.slow = true;
   test_neighbours (512);
   test_neighbours (4096);
