@@ -293,17 +293,19 @@ static void
 test_feature_names (struct memory_file *f)
 {
   static const struct qcow2_feature_name names[] = {
-    { 1, 5, "compatible" }, { 2, 5, "autoclear" }, { 0, 6, "another" },
-    { 0, 5, "wanted" }, { 0, 5, "too late" }, { 0, 8, "" },
+    { 0, 9, "x" }, { 1, 5, "compatible" }, { 2, 5, "autoclear" },
+    { 0, 6, "another" }, { 0, 5, "wanted" }, { 0, 5, "too late" },
+    { 0, 8, "" },
     { 0, 7, "a name that fills its field to the last byte.." },
   };
 
-  for (unsigned bit = 5; bit < 9; bit++) {
+  for (unsigned bit = 5; bit < 10; bit++) {
     static const char *const said[] = {
       "not supported: wanted (incompatible feature bit 5)",
       "not supported: another (incompatible feature bit 6)",
       "not supported: a name that fills its field to the last byte.. (",
       "not supported: incompatible feature bit 8 (unknown)",
+      "not supported: x (incompatible feature bit 9)",
     };
 
     make_sound (f);
