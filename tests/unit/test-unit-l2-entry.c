@@ -304,6 +304,35 @@ test_make_zero (void)
   }
 }
 
+/* Compressed data may end where the bits for offsets do: the spec's x bits,
+ * which are the more the smaller a cluster is.
+ */
+static void
+test_compressed_limit (void)
+{
+  static const struct {
+    unsigned cluster_bits;
+    uint64_t limit;
+  } limits[] = {
+    { 9, UINT64_C (1) << 61 }, { 16, UINT64_C (1) << 54 },
+    { 21, UINT64_C (1) << 49 },
+  };
+
+  for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+    const struct geometry g = {
+      .version = 3, .cluster_bits = limits[i].cluster_bits,
+    };
+    const uint64_t host = limits[i].limit - 512;
+    uint64_t entry, bitmap, offset;
+    uint32_t size;
+
+    expect ("limit", i, l2_entry_compressed_limit (&g) == limits[i].limit);
+    l2_entry_make_compressed (&g, host, 512, &entry, &bitmap);
+    l2_entry_compressed_range (&g, entry, &offset, &size);
+    expect ("limit", i, offset == host && size == 512);
+  }
+}
+
 /* --- geometry --- */
 
 static void
@@ -344,6 +373,7 @@ main (void)
   test_places ();
   test_make_data ();
   test_make_zero ();
+  test_compressed_limit ();
   test_geometry ();
   printf ("%u checks, %u failures\n", checks, failures);
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
