@@ -157,7 +157,8 @@ test_pbkdf2 (void)
   for (unsigned i = 0; i < sizeof salt; i++)
     salt[i] = i * 13 + 1;
   for (unsigned i = 0; i < 3; i++) {
-    pbkdf2 (expected[i].hash, "pass phrase", 11, salt, 77, out, sizeof out);
+    check (pbkdf2 (expected[i].hash, "pass phrase", 11, salt, 77, out,
+                   sizeof out) == 0, "PBKDF2 with hash %u fails", i);
     check (memcmp (out + 32, expected[i].tail, 8) == 0,
            "PBKDF2 with hash %u is wrong", i);
   }
@@ -585,6 +586,43 @@ test_properties (void)
   memory_file_free (&f);
 }
 
+/* What is to be cached below are the sectors that a read would ask for. */
+static struct { uint64_t count, offset; } cached;
+
+static int
+note_cache (struct store *s, uint64_t count, uint64_t offset)
+{
+  (void) s;
+  cached.count = count;
+  cached.offset = offset;
+  return 0;
+}
+
+static void
+test_cache (void)
+{
+  static const struct {
+    uint64_t count, offset, wanted, wanted_offset;
+  } ranges[] = {
+    { 512, 1024, 512, 1024 }, { 1, 1024, 512, 1024 }, { 1, 1535, 512, 1024 },
+    { 2, 1535, 1024, 1024 }, { 10000, 5000, 10752, 4608 },
+  };
+  static const struct store_ops ops = { .cache = note_cache };
+  struct store below = { .ops = &ops };
+  struct store *s = need (store_crypt_new (&below,
+                                           vector_cipher (&vectors[0])));
+
+  for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+    check (store_cache (s, ranges[i].count, ranges[i].offset) == 0,
+           "cache %zu", i);
+    check (cached.count == ranges[i].wanted
+           && cached.offset == ranges[i].wanted_offset,
+           "cache %zu: %" PRIu64 " bytes at %" PRIu64, i, cached.count,
+           cached.offset);
+  }
+  store_close (s);
+}
+
 /* More than is written at once. */
 static void
 test_large (void)
@@ -815,6 +853,7 @@ main (void)
     test_meeting (&vectors[i]);
   }
   test_properties ();
+  test_cache ();
   test_large ();
   test_opening ();
   printf ("%u failures\n", failures);
