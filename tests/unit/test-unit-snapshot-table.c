@@ -177,6 +177,28 @@ test_large (void)
   memory_file_free (&f);
 }
 
+/* Only how long the table is counts, not where it lies. */
+static void
+test_far (void)
+{
+  const struct header h = {
+    .size = DISK, .snapshots_offset = QCOW2_MAX_SNAPSHOT_BYTES / 2,
+    .nb_snapshots = 1,
+  };
+  const struct qcow2_snapshot entry = { .l1_size = be32_make (1) };
+  struct memory_file f = { 0 };
+  struct snapshot_list *list;
+  struct store *s;
+
+  memory_file_write (&f, &entry, sizeof entry, h.snapshots_offset);
+  s = store_memory_new (&f, NULL, MEMORY_IMAGE, false);
+  CHECK (snapshot_list_read (s, &h, &list) == 0);
+  CHECK (list->count == 1 && list->bytes == sizeof entry);
+  snapshot_list_free (list);
+  store_close (s);
+  memory_file_free (&f);
+}
+
 int
 main (void)
 {
@@ -195,5 +217,6 @@ main (void)
   test_extra (QCOW2_MAX_SNAPSHOT_EXTRA + 1, -EINVAL);
   test_many ();
   test_large ();
+  test_far ();
   return EXIT_SUCCESS;
 }
