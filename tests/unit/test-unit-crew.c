@@ -45,6 +45,17 @@ __wrap_pthread_create (pthread_t *thread, const pthread_attr_t *attr,
                     : __real_pthread_create (thread, attr, start, opaque);
 }
 
+/* Those of pthread_join here: whoever is waited for has been started. */
+int __real_pthread_join (pthread_t thread, void **result);
+int __wrap_pthread_join (pthread_t thread, void **result);
+
+int
+__wrap_pthread_join (pthread_t thread, void **result)
+{
+  CHECK (thread != 0 && __real_pthread_join (thread, result) == 0);
+  return 0;
+}
+
 /* And those of sched_getaffinity here. */
 static unsigned processors;     /* that this process may use; 0: unknown */
 int __wrap_sched_getaffinity (pid_t pid, size_t size, cpu_set_t *set);
