@@ -38,11 +38,13 @@ static const struct expected {
   { METADATA_BITMAP_TABLE, 6, 10 * CLUSTER, 24, 0, 0, false },
   { METADATA_BITMAP, 7, 0, 0, 0, 1, false },
   { METADATA_BITMAP, 7, 11 * CLUSTER, CLUSTER, 2, 11 * CLUSTER, false },
+  { METADATA_BITMAP_TABLE, 6, 13 * CLUSTER, 8, 0, 0, false },
+  { METADATA_BITMAP, 10, 14 * CLUSTER, CLUSTER, 0, 14 * CLUSTER, false },
   { METADATA_L1, 0, 3 * CLUSTER, 24, 0, 0, false },
-  { METADATA_L2, 10, 4 * CLUSTER, CLUSTER, 0, COPIED_IN (4), false },
-  { METADATA_L2, 10, 5 * CLUSTER, CLUSTER, 2, 5 * CLUSTER, false },
+  { METADATA_L2, 12, 4 * CLUSTER, CLUSTER, 0, COPIED_IN (4), false },
+  { METADATA_L2, 12, 5 * CLUSTER, CLUSTER, 2, 5 * CLUSTER, false },
   { METADATA_REFCOUNT_TABLE, 0, CLUSTER, CLUSTER, 0, 0, false },
-  { METADATA_REFCOUNT_BLOCK, 13, 2 * CLUSTER, CLUSTER, 0, 2 * CLUSTER, false },
+  { METADATA_REFCOUNT_BLOCK, 15, 2 * CLUSTER, CLUSTER, 0, 2 * CLUSTER, false },
 };
 #define ALL (sizeof all / sizeof all[0])
 
@@ -136,10 +138,11 @@ test_read_errors (const struct metadata_source *source,
                   struct memory_log *log)
 {
   static const enum metadata_kind tables[] = {
-    METADATA_L1, METADATA_BITMAP_TABLE, METADATA_L1, METADATA_REFCOUNT_TABLE,
+    METADATA_L1, METADATA_BITMAP_TABLE, METADATA_BITMAP_TABLE, METADATA_L1,
+    METADATA_REFCOUNT_TABLE,
   };
 
-  for (unsigned i = 0; i < 4; i++) {
+  for (unsigned i = 0; i < sizeof tables / sizeof tables[0]; i++) {
     struct walked w = { .snapshot = source->snapshots->snapshot };
     unsigned last = ALL;
 
@@ -208,7 +211,7 @@ main (void)
   struct snapshot_list *snapshots =
     calloc (1, sizeof *snapshots + sizeof snapshots->snapshot[0]);
   struct bitmap_list *bitmaps =
-    calloc (1, sizeof *bitmaps + sizeof bitmaps->bitmap[0]);
+    calloc (1, sizeof *bitmaps + 2 * sizeof bitmaps->bitmap[0]);
   struct metadata_source source = {
     .file_size = CLUSTERS * CLUSTER, .header = &header,
     .snapshots = snapshots, .bitmaps = bitmaps,
@@ -218,13 +221,17 @@ main (void)
 
   CHECK (snapshots && bitmaps);
   report_set_sink (count_message);
-  snapshots->count = bitmaps->count = 1;
+  snapshots->count = 1;
   snapshots->bytes = 100;
   snapshots->snapshot[0].l1_offset = 7 * CLUSTER;
   snapshots->snapshot[0].l1_entries = 1;
+  bitmaps->count = 2;
   bitmaps->bitmap[0].name = (char *) "bitmap";
   bitmaps->bitmap[0].table_offset = 10 * CLUSTER;
   bitmaps->bitmap[0].table_entries = 3;
+  bitmaps->bitmap[1].name = (char *) "another";
+  bitmaps->bitmap[1].table_offset = 13 * CLUSTER;
+  bitmaps->bitmap[1].table_entries = 1;
 
   memory_file_resize (&file, CLUSTERS * CLUSTER);
   put (&file, CLUSTER, 2 * CLUSTER);
@@ -233,6 +240,7 @@ main (void)
   put (&file, 7 * CLUSTER, 8 * CLUSTER);
   put (&file, 10 * CLUSTER, QCOW2_BITMAP_ALL_ONES);
   put (&file, 10 * CLUSTER + 16, 11 * CLUSTER);
+  put (&file, 13 * CLUSTER, 14 * CLUSTER);
   memory_log_init (&log);
   source.file = store_memory_new (&file, &log, MEMORY_IMAGE, false);
 
