@@ -35,7 +35,7 @@ test_characters (void)
     { "", 0 }, { "\x1f", 0 }, { " ", 1 }, { "~", 1 }, { "\x7f", 0 },
     /* The first byte of none. */
     { "\x80", 0 }, { "\xbf", 0 }, { "\xf8\x88\x80\x80\x80", 0 },
-    { "\xff", 0 },
+    { "\xf8\x90\x80\x80", 0 }, { "\xff", 0 },
     /* Two bytes: too long for what they say, control characters, others. */
     { "\xc0\x80", 0 }, { "\xc1\xbf", 0 }, { "\xc2\x80", 0 },
     { "\xc2\x9f", 0 }, { "\xc2\xa0", 2 }, { "\xdf\xbf", 2 },
