@@ -369,6 +369,7 @@ test_limits (void)
 
 /* Where nothing says what is demanded, reading tells. */
 static unsigned demanded, probes;
+static int probe_error = EINVAL; /* of what is not aligned */
 
 ssize_t __wrap_pread (int fd, void *buf, size_t count, off_t offset);
 ssize_t __wrap_pread64 (int fd, void *buf, size_t count, off_t offset);
@@ -381,7 +382,7 @@ __wrap_pread (int fd, void *buf, size_t count, off_t offset)
   if (count % demanded == 0 && offset % demanded == 0
       && (uintptr_t) buf % demanded == 0)
     return 0;
-  errno = EINVAL;
+  errno = probe_error;
   return -1;
 }
 
@@ -411,6 +412,11 @@ test_probe (void)
                                    the page cache, which demands the least */
       break;
   }
+  /* What cannot be read at all has no limits, and says why. */
+  probe_error = EIO;
+  demanded = 8192;
+  CHECK (probes == 0 || (direct_limits_find (fileno (f), &limits) == -1
+                         && errno == EIO));
   fclose (f);
 }
 
