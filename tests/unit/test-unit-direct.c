@@ -342,12 +342,13 @@ static bool
 are_limits (uint32_t block, uint32_t memory)
 {
   struct direct_limits limits;
+  int r;
 
   answer.stx_mask = STATX_DIOALIGN;
   answer.stx_dio_offset_align = block;
   answer.stx_dio_mem_align = memory;
-  if (direct_limits_find (-1, &limits) == -1) {
-    CHECK (errno == EINVAL);
+  if ((r = direct_limits_find (-1, &limits)) != 0) {
+    CHECK (r == -1 && errno == EINVAL);
     return false;
   }
   CHECK (limits.block == block && limits.memory == memory);
