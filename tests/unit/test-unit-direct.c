@@ -398,7 +398,7 @@ test_probe (void)
 {
   struct direct_limits limits;
   FILE *f = tmpfile ();
-  int r;
+  int r, ends[2];
 
   CHECK (f && ftruncate (fileno (f), 65536) == 0);
 #ifdef STATX_DIOALIGN
@@ -413,11 +413,16 @@ test_probe (void)
                                    the page cache, which demands the least */
       break;
   }
-  /* What cannot be read at all has no limits, and says why. */
+  /* What cannot be read at all, or has no size, has no limits, and says why.
+   */
   probe_error = EIO;
   demanded = 8192;
   CHECK (probes == 0 || (direct_limits_find (fileno (f), &limits) == -1
                          && errno == EIO));
+  CHECK (pipe (ends) == 0);
+  CHECK (direct_limits_find (ends[0], &limits) == -1 && errno == ESPIPE);
+  close (ends[0]);
+  close (ends[1]);
   fclose (f);
 }
 
