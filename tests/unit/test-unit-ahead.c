@@ -60,6 +60,7 @@ static struct {
   bool opened;                  /* the gate */
   bool slow_write;              /* and writes wait at it, too */
   unsigned haste;               /* how much faster clocks go */
+  atomic_uint later;            /* by how much they were put on, in seconds */
   bool no_threads;
 } far = {
   .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -74,7 +75,7 @@ wrap_clock_gettime (clockid_t clock, struct timespec *ts)
   const uint64_t t = (ts->tv_sec * UINT64_C (1000000000) + ts->tv_nsec)
                      * far.haste;
 
-  ts->tv_sec = t / 1000000000;
+  ts->tv_sec = t / 1000000000 + far.later;
   ts->tv_nsec = t % 1000000000;
   return r;
 }
@@ -219,6 +220,7 @@ open_far (bool serial)
   far.gate = UINT64_MAX;
   far.opened = far.slow_write = false;
   far.haste = 1;
+  far.later = 0;
   return store_ahead_new (&far.store, MEMORY, serial);
 }
 
@@ -365,6 +367,24 @@ test_during_change (void)
   open_gate ();
   CHECK (pthread_join (thread, NULL) == 0);
   for (uint64_t i = 5; i < 20; i++)
+    check_read (s, REQUEST, i * REQUEST);
+  store_close (s);
+}
+
+/* What another program changes is seen after some seconds. */
+static void
+test_old (void)
+{
+  struct store *s = open_far (false);
+
+  for (uint64_t i = 0; i < 6; i++)
+    check_read (s, REQUEST, i * REQUEST);
+  {
+    LOCK_FOR_SCOPE (&far.lock);
+    memset (far.data + 6 * REQUEST, 'o', 20 * REQUEST);
+  }
+  far.later = 6;
+  for (uint64_t i = 6; i < 20; i++)
     check_read (s, REQUEST, i * REQUEST);
   store_close (s);
 }
@@ -571,6 +591,7 @@ main (void)
   test_narrow ();
   test_memory ();
   test_during_change ();
+  test_old ();
   test_change (change_by_write);
   test_change (change_by_zero);
   test_change (change_by_discard);
