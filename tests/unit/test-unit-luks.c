@@ -40,6 +40,7 @@ main (void)
 #include "need.h"
 #include "store-crypt.h"
 #include "store-memory.h"
+#include "wrap-clock.h"
 
 static unsigned failures;
 static char last_message[4096]; /* of the engine */
@@ -476,6 +477,55 @@ test_iterations (void)
   memory_file_free (&f);
 }
 
+/* A clock that stands still says nothing, however much is computed: numbers of
+ * iterations grow as far as there are any, and that is the end of it.
+ */
+static bool clock_stands;
+static unsigned long last_iterations;
+
+int
+wrap_clock_gettime (clockid_t clock, struct timespec *ts)
+{
+  const int r = real_clock_gettime (clock, ts);
+
+  if (clock_stands)
+    *ts = (struct timespec) { 0 };
+  return r;
+}
+
+static gcry_error_t
+note_iterations (const void *passphrase, size_t length, int algorithm,
+                 int hash, const void *salt, size_t salt_length,
+                 unsigned long iterations, size_t size, void *key)
+{
+  (void) passphrase, (void) length, (void) algorithm, (void) hash;
+  (void) salt, (void) salt_length;
+  check (iterations > last_iterations, "%lu iterations", iterations);
+  if (iterations <= last_iterations)
+    return GPG_ERR_INV_VALUE;
+  last_iterations = iterations;
+  memset (key, 0, size);
+  return 0;
+}
+
+static void
+test_still_clock (void)
+{
+  struct luks_spec spec = plain_spec;
+  uint8_t key[LUKS_MAX_KEY_BYTES];
+  struct memory_file f = { 0 };
+
+  spec.iterations = 100;
+  make_file (&f, &spec, key);
+  real = libgcrypt;
+  libgcrypt.kdf_derive = note_iterations;
+  clock_stands = true;
+  check (find_key (&f, &spec, "phrase 0", key) == -E2BIG, "a still clock");
+  clock_stands = false;
+  libgcrypt = real;
+  memory_file_free (&f);
+}
+
 /* --- the store --- */
 
 #define DISK 65536
@@ -848,6 +898,7 @@ main (void)
   test_headers ();
   test_keys ();
   test_iterations ();
+  test_still_clock ();
   for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++) {
     test_requests (&vectors[i]);
     test_meeting (&vectors[i]);
