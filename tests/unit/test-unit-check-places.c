@@ -139,6 +139,64 @@ test_refblock (void)
   memory_files_free (file);
 }
 
+/* A block that is not aligned, or not there, has no counts; and that it is not
+ * aligned is one error more.
+ */
+static void
+test_lost_block (void)
+{
+  static const struct image_spec spec = {
+    .name = "lost", .version = 3, .cluster_bits = 10, .refcount_order = 4,
+    .size = SIZE, .map = "D",
+  };
+  static uint8_t guest[SIZE];
+  struct memory_file *image = &file[MEMORY_IMAGE];
+  const be16 one = be16_make (1);
+  uint64_t errors[2];
+  be64 table, block;
+
+  make_image (&spec, image, &file[MEMORY_DATA], &file[MEMORY_BACKING], guest);
+  memcpy (&table, image->bytes + 48, sizeof table);
+  memcpy (&block, image->bytes + be64_get (table), sizeof block);
+  CHECK (image->size < 256 * 1024);
+  for (unsigned i = 256; i < 512; i++) /* counts that no cluster has */
+    memory_file_write (image, &one, sizeof one,
+                       be64_get (block) + i * sizeof one);
+  for (unsigned i = 0; i < 2; i++) {
+    const be64 entry = be64_make (i ? be64_get (block) + 512 : 0);
+    struct check_result r;
+
+    memory_file_write (image, &entry, sizeof entry, be64_get (table));
+    r = check ();
+    errors[i] = r.errors;
+    CHECK (r.leaks == 0);
+  }
+  CHECK (errors[1] == errors[0] + 1);
+  memory_files_free (file);
+}
+
+/* What is compressed has no subclusters. */
+static void
+test_compressed (void)
+{
+  static const struct image_spec spec = {
+    .name = "compressed", .version = 3, .cluster_bits = 14,
+    .refcount_order = 4, .size = UINT64_C (1) << 14, .map = "C",
+    .extended = true,
+  };
+  static uint8_t guest[1 << 14];
+  struct memory_file *image = &file[MEMORY_IMAGE];
+  be64 l1;
+
+  make_image (&spec, image, &file[MEMORY_DATA], &file[MEMORY_BACKING], guest);
+  CHECK (check ().errors == 0);
+  memcpy (&l1, image->bytes + 40, sizeof l1);
+  memcpy (&l1, image->bytes + be64_get (l1), sizeof l1);
+  image->bytes[(be64_get (l1) & ~QCOW2_COPIED) + 15] |= 1;
+  CHECK (check ().errors == 1);
+  memory_files_free (file);
+}
+
 /* A file of so many clusters that there is no array for their counts, where
  * sizes have 32 bits.
  */
@@ -215,6 +273,8 @@ main (void)
   test_data_file ();
   test_blocks ();
   test_refblock ();
+  test_lost_block ();
+  test_compressed ();
   test_huge_file ();
   return EXIT_SUCCESS;
 }

@@ -113,6 +113,62 @@ test_refused (void)
   end_session ();
 }
 
+/* Counts can be made right, but not a flag that says something else. */
+static void
+test_wrong_flag (void)
+{
+  be64 l1;
+
+  make (true, false);
+  memcpy (&l1, file[MEMORY_IMAGE].bytes + 40, sizeof l1);
+  memcpy (&l1, file[MEMORY_IMAGE].bytes + be64_get (l1), sizeof l1);
+  file[MEMORY_IMAGE].bytes[be64_get (l1) & ~QCOW2_COPIED] &= 0x7f;
+  CHECK (first_write () == -EROFS);
+  CHECK (file[MEMORY_IMAGE].bytes[FEATURES + 7] & DIRTY);
+  CHECK (!image_has_failed (image));
+  end_session ();
+}
+
+/* A raw data file is made as long as the disk; one that is longer stays so. */
+static void
+test_raw_size (uint64_t size, uint64_t wanted)
+{
+  const struct image_spec spec = {
+    .name = "raw", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "D.", .external = true, .raw = true,
+  };
+
+  memory_log_init (&record);
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], guest);
+  memory_file_resize (&file[MEMORY_DATA], size);
+  CHECK (first_write () == 0);
+  CHECK (file[MEMORY_DATA].size == wanted);
+  end_session ();
+}
+
+/* While there is no space for that, no write is done, and each tries again. */
+static void
+test_raw_no_space (void)
+{
+  const struct image_spec spec = {
+    .name = "raw", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = SIZE, .map = "D.", .external = true, .raw = true, .bitmaps = true,
+  };
+
+  memory_log_init (&record);
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], guest);
+  memory_file_resize (&file[MEMORY_DATA], SIZE / 2);
+  file[MEMORY_DATA].limit = SIZE - 1;
+  CHECK (first_write () == -ENOSPC);
+  CHECK (image_write (image, guest, CLUSTER, 0) == -ENOSPC);
+  file[MEMORY_DATA].limit = 0;
+  CHECK (image_write (image, guest, CLUSTER, 0) == 0);
+  CHECK (file[MEMORY_DATA].size == SIZE);
+  end_session ();
+}
+
 /* A cluster behind the end of the file into which compressed data reaches gets its
  * count, too: nothing else is put there.
  */
@@ -175,6 +231,10 @@ main (void)
   for (unsigned i = 0; i < 4; i++)
     test_repair (i & 1, i & 2);
   test_refused ();
+  test_wrong_flag ();
+  test_raw_size (SIZE / 2, SIZE);
+  test_raw_size (SIZE + CLUSTER, SIZE + CLUSTER);
+  test_raw_no_space ();
   test_behind_end ();
   test_failure ();
   return EXIT_SUCCESS;

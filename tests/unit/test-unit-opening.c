@@ -23,6 +23,7 @@
 
 #define CLUSTER UINT64_C (512)
 #define SIZE (64 * CLUSTER)
+#define ENTRY 64                /* bytes of the snapshot's table */
 
 static const struct image_spec plain = {
   .name = "plain", .version = 3, .cluster_bits = 9, .refcount_order = 4,
@@ -45,17 +46,19 @@ sink (enum report_level level, const char *message)
 /* --- the image, and its surroundings --- */
 
 static struct memory_file image_file, data_file, backing_file;
+static bool has_qcow2_below;    /* the backing file is a qcow2 image */
 static struct memory_log record;
 static uint8_t guest[SIZE];
 
 static int
-no_backing (void *opaque, unsigned depth, const struct store *of,
-            const char *name, const char *format, struct store **store,
-            enum image_format *as)
+open_backing (void *opaque, unsigned depth, const struct store *of,
+              const char *name, const char *format, struct store **store,
+              enum image_format *as)
 {
-  (void) opaque, (void) depth, (void) of, (void) name, (void) format;
-  *as = IMAGE_RAW;
-  *store = NULL;
+  (void) opaque, (void) of, (void) name, (void) format;
+  *as = IMAGE_QCOW2;
+  *store = has_qcow2_below && depth == 0
+    ? store_memory_new (&backing_file, NULL, MEMORY_BACKING, false) : NULL;
   return 0;
 }
 
@@ -66,6 +69,8 @@ refuse (void *opaque, bool has_data_file)
   return NULL;
 }
 
+static const char *data_name = "data";
+
 /* The data file cannot grow. */
 static int
 open_data (void *opaque, unsigned depth, const struct store *of,
@@ -74,11 +79,14 @@ open_data (void *opaque, unsigned depth, const struct store *of,
   (void) opaque, (void) depth, (void) of, (void) name;
   *store = store_memory_new (&data_file, NULL, MEMORY_DATA, false);
   (*store)->fixed_size = true;
+  free ((*store)->name);
+  (*store)->name = strdup (data_name);
+  CHECK ((*store)->name != NULL);
   return 0;
 }
 
 static const struct image_env env = {
-  .open_data = open_data, .open_backing = no_backing,
+  .open_data = open_data, .open_backing = open_backing,
   .open_encrypted = toy_open_encrypted,
 };
 static const struct image_write_env write_env = { .refuse = refuse };
@@ -184,6 +192,105 @@ test_data_file (void)
   CHECK (errors == 1);
 }
 
+/* A data file that is given must be of use to the image that is served. */
+static void
+test_useless_data_file (void)
+{
+  const struct image_options options = { .want_data_file = true };
+  struct image_spec spec = plain;
+  struct image *image;
+
+  make (&plain);
+  CHECK (open_with (options, &image) == -EINVAL && errors == 1);
+  CHECK (strstr (last, "does not use one"));
+
+  spec.external = true;
+  make (&spec);
+  make_image (&plain, &backing_file, NULL, NULL, guest);
+  has_qcow2_below = true;
+  CHECK (open_with (options, &image) == 0 && errors == 0);
+  image_close (image);
+  has_qcow2_below = false;
+  memory_file_free (&backing_file);
+}
+
+/* What the image does not have is read through the tables of the one below. */
+static void
+test_chain (void)
+{
+  struct image_spec empty = plain;
+  struct image *image;
+  static uint8_t buf[SIZE];
+
+  empty.map = ".";
+  make (&empty);
+  make_image (&plain, &backing_file, NULL, NULL, guest);
+  has_qcow2_below = true;
+  CHECK (open_with ((struct image_options) { 0 }, &image) == 0);
+  CHECK (image_read (image, buf, SIZE, 0) == 0);
+  CHECK (memcmp (buf, guest, SIZE) == 0);
+  image_close (image);
+  has_qcow2_below = false;
+  memory_file_free (&backing_file);
+}
+
+/* The first bitmap that is asked for has to be there like the others. */
+static void
+test_bitmap (void)
+{
+  const char *const names[] = { "no such bitmap" };
+  struct image *image;
+
+  make (&plain);
+  CHECK (open_with ((struct image_options) {
+                      .bitmaps = names, .nr_bitmaps = 1
+                    }, &image) < 0);
+  CHECK (errors == 1 && strstr (last, names[0]));
+}
+
+/* A data file holds clusters only as they are. */
+static void
+test_compress (void)
+{
+  const struct image_options options = { .write.compress = true };
+  struct image_spec spec = plain;
+  struct image *image;
+
+  make (&plain);
+  CHECK (open_with (options, &image) == 0);
+  image_close (image);
+  spec.external = true;
+  make (&spec);
+  CHECK (open_with (options, &image) == -ENOTSUP && errors == 1);
+  CHECK (strstr (last, "cannot be compressed"));
+}
+
+/* Requests are best of the size that can be written without reading. */
+static void
+test_preferred_size (void)
+{
+  struct image_options options = { 0 };
+  struct image_spec spec = plain;
+  struct image *image;
+
+  spec.cluster_bits = 14;
+  spec.extended = true;
+  make (&spec);
+  CHECK (open_with (options, &image) == 0);
+  CHECK (image_preferred_size (image) == 512);
+  CHECK (image_is_unchanged (image) && image_is_pristine (image));
+  image_close (image);
+  options.write_env = &write_env;
+  CHECK (open_with (options, &image) == 0);
+  CHECK (image_preferred_size (image) == 512);
+  CHECK (image_is_unchanged (image) && image_is_pristine (image));
+  image_close (image);
+  options.write.compress = true;
+  CHECK (open_with (options, &image) == 0);
+  CHECK (image_preferred_size (image) == 16384);
+  image_close (image);
+}
+
 /* The snapshot still has what the active disk has lost with its table. */
 static void
 test_snapshot (void)
@@ -191,8 +298,8 @@ test_snapshot (void)
   static const uint64_t none = 0;
   struct image_spec spec = plain;
   struct image *image;
-  uint8_t buf[CLUSTER];
-  be64 l1;
+  uint8_t buf[CLUSTER], entry[ENTRY];
+  be64 l1, table;
 
   spec.snapshot = true;
   make (&spec);
@@ -212,6 +319,16 @@ test_snapshot (void)
                     &image) == -ENOENT);
   CHECK (errors == 1);
   CHECK (strstr (last, "\"other\"") && strstr (last, "1 (snap)"));
+
+  /* Another one with the same names. */
+  memcpy (&table, image_file.bytes + 64, sizeof table);
+  memcpy (entry, image_file.bytes + be64_get (table), sizeof entry);
+  memory_file_write (&image_file, entry, sizeof entry,
+                     be64_get (table) + sizeof entry);
+  image_file.bytes[63] = 2;
+  CHECK (open_with ((struct image_options) { .snapshot = "other" },
+                    &image) == -ENOENT);
+  CHECK (errors == 1 && strstr (last, ": 1 (snap), 1 (snap)"));
 }
 
 /* Whatever cannot be read is reported. */
@@ -294,6 +411,15 @@ test_describe (void)
   image_file.bytes[103] = 112;
   memory_file_write (&image_file, &zstd, 1, 104);
   check_description ("qcow2 v3, 512 byte clusters, zstd");
+
+  /* Of a path the last part counts. */
+  spec.external = true;
+  make (&spec);
+  data_name = "/disks/d";
+  check_description ("qcow2 v3, 512 byte clusters, external data file d");
+  data_name = "nbd://server/";
+  check_description ("qcow2 v3, 512 byte clusters, external data file "
+                     "nbd://server/");
 }
 
 int
@@ -305,6 +431,11 @@ main (void)
   test_encryption ();
   test_dirty ();
   test_data_file ();
+  test_useless_data_file ();
+  test_chain ();
+  test_bitmap ();
+  test_compress ();
+  test_preferred_size ();
   test_snapshot ();
   test_failed_reads ();
   test_describe ();
