@@ -8,9 +8,11 @@
 
 #include "build-config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "check.h"
 #include "crash-workloads.h"
 
 static unsigned failures;
@@ -56,6 +58,49 @@ run (const char *name, bool write)
   free (disk);
 }
 
+/* One that fails is still to come; once it is done, there is no other. */
+static void
+test_failure (void)
+{
+  static const struct image_spec spec = {
+    .name = "pair", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = 4096, .map = "D", .external = true,
+  };
+  struct memory_file file[MEMORY_FILES] = { 0 };
+  struct memory_log log = { 0 };
+  struct files files = { .file = file, .log = &log };
+  uint8_t disk[4096];
+  struct image *image;
+  size_t n;
+
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  memory_log_init (&log);
+  CHECK (files_open (&files, true, 0, &image) == 0);
+  CHECK (image_flush (image) == 0);
+  CHECK (was_flushed (&log, MEMORY_IMAGE) && was_flushed (&log, MEMORY_DATA));
+  n = log.count;
+  CHECK (image_flush (image) == 0);
+  CHECK (log.count == n);
+  image_close (image);
+
+  for (unsigned which = MEMORY_IMAGE; which <= MEMORY_DATA; which++) {
+    CHECK (files_open (&files, true, 0, &image) == 0);
+    log.fault = (struct memory_fault) {
+      .kind = MEMORY_FLUSH, .file = which, .nth = 1, .error = EIO,
+    };
+    log.faults_met = 0;
+    memory_in_engine = true;
+    CHECK (image_flush (image) == -EIO);
+    CHECK (image_flush (image) == -EIO);
+    memory_in_engine = false;
+    CHECK (log.faults_met == 1);
+    image_close (image);
+  }
+  memory_files_free (file);
+  memory_log_clear (&log);
+}
+
 int
 main (void)
 {
@@ -65,5 +110,6 @@ main (void)
   for (unsigned i = 0; i < 3; i++)
     for (unsigned write = 0; write < 2; write++)
       run (names[i], write);
+  test_failure ();
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

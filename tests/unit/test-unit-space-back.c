@@ -243,6 +243,30 @@ test_waiting (void)
   end ();
 }
 
+/* The end of the file that is not in use is cut off while nobody uses the image,
+ * and not only when it is closed.
+ */
+static void
+test_idle (void)
+{
+  uint64_t size;
+
+  begin (".");
+  memset (guest, 1, 64 * CLUSTER);
+  CHECK (image_write (image, guest, 64 * CLUSTER, 0) == 0);
+  CHECK (image_flush (image) == 0);
+  size = file[MEMORY_IMAGE].size;
+  CHECK (image_zero (image, 64 * CLUSTER, 0, IMAGE_ZERO_UNMAP) == 0);
+  memset (guest, 0, 64 * CLUSTER);
+  for (unsigned i = 0; i < 3; i++)
+    CHECK (image_settle (image, true) == 0);
+  CHECK (file[MEMORY_IMAGE].size <= size - 63 * CLUSTER);
+  CHECK (image->top->writer->settled);
+  image_close (image);
+  memory_log_clear (&changes);
+  memory_files_free (file);
+}
+
 int
 main (void)
 {
@@ -254,5 +278,6 @@ main (void)
   test_partial ();
   test_meanwhile ();
   test_waiting ();
+  test_idle ();
   return EXIT_SUCCESS;
 }
