@@ -21,6 +21,7 @@ open_data (void *opaque, unsigned depth, const struct store *of,
   memory_in_engine = false;
   *store = store_memory_new (&f->file[MEMORY_DATA], f->log, MEMORY_DATA,
                              f->no_discard);
+  (*store)->fixed_size = f->data_device;
   memory_in_engine = true;
   return 0;
 }

@@ -15,7 +15,7 @@
 struct files {
   struct memory_file *file;     /* MEMORY_FILES of them */
   struct memory_log *log;       /* or NULL */
-  bool no_discard, device;
+  bool no_discard, device, data_device;
   struct write_options write;
   struct store *store;          /* of the image file, while open */
 };

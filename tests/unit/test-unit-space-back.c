@@ -237,6 +237,9 @@ test_waiting (void)
     CHECK (w->frees.draining.count + w->frees.committed.count == i);
   }
   epochs_leave (&w->changes, ticket);
+  /* The next request finds that they have ended, even if it changes nothing. */
+  CHECK (image_zero (image, CLUSTER, CLUSTER, IMAGE_ZERO_UNMAP) == 0);
+  CHECK (deferred_free_is_empty (&w->frees));
   trim (5, 1);
   CHECK (deferred_free_is_empty (&w->frees));
   check_holes ();

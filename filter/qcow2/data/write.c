@@ -72,7 +72,6 @@ reclaim_space (struct writer *w)
   for (unsigned i = 0; i < 50; i++) {
     if (commit_run (&w->commit) < 0)
       return false;
-    deferred_free_reap (&w->frees);
     if (deferred_free_is_empty (&w->frees))
       return true;
     nanosleep (&(struct timespec) { .tv_nsec = 2000000 }, NULL);
