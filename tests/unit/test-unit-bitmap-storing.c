@@ -222,6 +222,56 @@ run_ones (void)
   free (disk);
 }
 
+/* --- a larger disk --- */
+
+/* Bitmap "a" has a cluster of bits for each 2 MiB: what is written is recorded,
+ * across their boundaries, too, and nothing else is.
+ */
+#define LARGE (UINT64_C (5) << 20)
+
+static void
+run_large (void)
+{
+  const struct image_spec spec = {
+    .name = "large", .version = 3, .cluster_bits = 9, .refcount_order = 4,
+    .size = LARGE, .map = ".", .bitmaps = true,
+  };
+  static const struct {
+    uint64_t offset, count;
+  } writes[] = {
+    { 0, 512 }, { (2 << 20) - 1024, 4096 }, { (4 << 20) + 512, 512 },
+    { LARGE - 512, 512 },
+  };
+  struct files files = { .file = file };
+  uint8_t *disk = malloc (LARGE), *wanted = calloc (1, LARGE / 512);
+  struct checker c = { 0 };
+
+  if (disk == NULL || wanted == NULL)
+    abort ();
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  if (files_open (&files, true, 0, &image) < 0)
+    abort ();
+  for (unsigned i = 0; i < sizeof writes / sizeof writes[0]; i++) {
+    if (image_write (image, disk, writes[i].count, writes[i].offset) < 0)
+      abort ();
+    memset (wanted + writes[i].offset / 512, 1, writes[i].count / 512);
+  }
+  if (image_settle (image, false) < 0)
+    abort ();
+  checker_run (&c, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+               &file[MEMORY_BACKING]);
+  expect (spec.name, c.message, c.errors == 0 && c.bitmaps == MAKER_BITMAPS);
+  expect (spec.name, "not what was written is recorded",
+          c.bitmap[0].granule == 512
+          && memcmp (c.bitmap[0].bits, wanted, LARGE / 512) == 0);
+  checker_free (&c);
+  image_close (image);
+  memory_files_free (file);
+  free (disk);
+  free (wanted);
+}
+
 /* --- without space --- */
 
 static char said[2000];
@@ -280,6 +330,7 @@ main (void)
   run_full ();
   run_lost ();
   run_ones ();
+  run_large ();
   run ("bitmaps");
   run ("bitmaps-pair");
   run ("bitmaps-raw");

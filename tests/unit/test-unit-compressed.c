@@ -8,7 +8,10 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #include "check.h"
 #include "crash-workloads.h"
@@ -64,6 +67,28 @@ check_image (void)
   checker_free (&c);
 }
 
+/* What cannot be compressed. */
+static void
+fill_with_noise (uint8_t *cluster)
+{
+  uint64_t x = 88172645463325252;
+
+  for (uint64_t i = 0; i < CLUSTER; i++) {
+    x ^= x << 13;
+    x ^= x >> 7;
+    x ^= x << 17;
+    cluster[i] = x;
+  }
+}
+
+/* What takes half as much. */
+static void
+fill_with_half_noise (uint8_t *cluster)
+{
+  fill_with_noise (cluster);
+  memset (cluster + CLUSTER / 2, 1, CLUSTER / 2);
+}
+
 /* --- reading --- */
 
 /* How many reads a request takes. */
@@ -117,19 +142,145 @@ test_read (void)
   memory_files_free (file);
 }
 
+/* Two groups of clusters, each side by side, with others in between. */
+static void
+test_groups (void)
+{
+  const struct image_spec spec = {
+    .name = "groups", .version = 3, .cluster_bits = 12, .refcount_order = 4,
+    .size = SIZE, .map = ".", .write.compress = true,
+  };
+
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  open_image (&spec);
+  for (unsigned i = 0; i < 8; i++) {
+    fill_with_half_noise (disk + i * CLUSTER);
+    fill_with_noise (disk + (20 + i) * CLUSTER);
+  }
+  CHECK (image_write (image, disk, 4 * CLUSTER, 0) == 0);
+  CHECK (image_write (image, disk + 20 * CLUSTER, 8 * CLUSTER, 20 * CLUSTER)
+         == 0);
+  CHECK (image_write (image, disk + 4 * CLUSTER, 4 * CLUSTER, 4 * CLUSTER)
+         == 0);
+  CHECK (image_flush (image) == 0);
+  close_image ();
+  CHECK (reads_when_new (&spec, 8 * CLUSTER, 0) == 1 + 2);
+  memory_files_free (file);
+}
+
 /* --- writing --- */
 
-static void
-fill_with_noise (uint8_t *cluster)
-{
-  uint64_t x = 88172645463325252;
+/* Clusters of which one is more than a batch. */
+#define LARGE (UINT64_C (2) << 20)
 
-  for (uint64_t i = 0; i < CLUSTER; i++) {
-    x ^= x << 13;
-    x ^= x >> 7;
-    x ^= x << 17;
-    cluster[i] = x;
-  }
+static void
+test_large (void)
+{
+  const struct image_spec spec = {
+    .name = "large", .version = 3, .cluster_bits = 21, .refcount_order = 4,
+    .size = 3 * LARGE, .map = ".", .write.compress = true,
+  };
+  uint8_t *data = malloc (3 * LARGE), *found = calloc (3, LARGE);
+
+  CHECK (data && found);
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], data);
+  open_image (&spec);
+  for (uint64_t i = 0; i < 3 * LARGE; i++)
+    data[i] = i >> 10;
+  CHECK (image_write (image, data, 3 * LARGE, 0) == 0);
+  CHECK (image_read (image, found, 3 * LARGE, 0) == 0);
+  CHECK (memcmp (found, data, 3 * LARGE) == 0);
+  close_image ();
+  CHECK (file[MEMORY_IMAGE].size < 7 * LARGE);
+  memory_files_free (file);
+  free (data);
+  free (found);
+}
+
+/* What finds room is written, up to where there is no more. */
+static void
+test_no_space (void)
+{
+  const struct image_spec spec = {
+    .name = "full", .version = 3, .cluster_bits = 12, .refcount_order = 4,
+    .size = SIZE, .map = ".", .write.compress = true,
+  };
+  uint64_t written = 0;
+
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  for (unsigned i = 0; i < 16; i++)
+    fill_with_half_noise (disk + i * CLUSTER);
+  memory_file_resize (&file[MEMORY_IMAGE],
+                      (file[MEMORY_IMAGE].size + CLUSTER - 1) & -CLUSTER);
+  memory_file_resize (&file[MEMORY_IMAGE],
+                      file[MEMORY_IMAGE].size + 5 * CLUSTER);
+  files.device = true;
+  open_image (&spec);
+  CHECK (image_write (image, disk, 16 * CLUSTER, 0) == -ENOSPC);
+  CHECK (image_read (image, seen, 16 * CLUSTER, 0) == 0);
+  while (written < 16 * CLUSTER
+         && memcmp (seen + written, disk + written, CLUSTER) == 0)
+    written += CLUSTER;
+  CHECK (written > 4 * CLUSTER && written < 16 * CLUSTER);
+  for (uint64_t i = written; i < 16 * CLUSTER; i++)
+    CHECK (seen[i] == 0);
+  CHECK (image_settle (image, false) == 0);
+  close_image ();
+  files.device = false;
+  memory_files_free (file);
+}
+
+/* While clusters are written, other writes to any of them wait. */
+static pthread_t other;
+static atomic_bool has_begun, is_done;
+
+static void *
+write_piece (void *opaque)
+{
+  static const uint8_t piece[512] = { 1, 2, 3 };
+
+  (void) opaque;
+  CHECK (image_write (image, piece, sizeof piece, 3 * CLUSTER) == 0);
+  is_done = true;
+  return NULL;
+}
+
+static void
+write_meanwhile (void *opaque, const struct memory_op *op, bool before)
+{
+  (void) opaque;
+  if (!before || op->kind != MEMORY_WRITE || has_begun)
+    return;
+  has_begun = true;
+  CHECK (pthread_create (&other, NULL, write_piece, NULL) == 0);
+  nanosleep (&(struct timespec) { .tv_nsec = 20000000 }, NULL);
+  CHECK (!is_done);
+}
+
+static void
+test_meanwhile (void)
+{
+  const struct image_spec spec = {
+    .name = "meanwhile", .version = 3, .cluster_bits = 12,
+    .refcount_order = 4, .size = SIZE, .map = ".", .write.compress = true,
+  };
+
+  make_image (&spec, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+              &file[MEMORY_BACKING], disk);
+  open_image (&spec);
+  memset (disk, 1, 4 * CLUSTER);
+  CHECK (image_write (image, disk, CLUSTER, SIZE - CLUSTER) == 0);
+  operations.hook = write_meanwhile;
+  CHECK (image_write (image, disk, 4 * CLUSTER, 0) == 0);
+  CHECK (has_begun && pthread_join (other, NULL) == 0);
+  CHECK (image_read (image, seen, 4 * CLUSTER, 0) == 0);
+  CHECK (seen[3 * CLUSTER] == 1 && seen[3 * CLUSTER + 2] == 3
+         && seen[3 * CLUSTER + 511] == 0 && seen[3 * CLUSTER + 512] == 1);
+  close_image ();
+  memory_files_free (file);
 }
 
 /* A cluster that cannot be compressed, and then others that cannot be written:
@@ -259,7 +410,11 @@ main (void)
 {
   crash_quiet ();
   test_read ();
+  test_groups ();
   test_mixed ();
+  test_large ();
+  test_no_space ();
+  test_meanwhile ();
   test_last_byte ();
   test_failed_write ();
   test_unsound_entry ();

@@ -10,7 +10,10 @@
 #include "build-config.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
+#include <zlib.h>
 
 #include "check.h"
 #include "data/decoder-pool.h"
@@ -43,6 +46,81 @@ decode (unsigned log)
   return r;
 }
 
+/* A frame whose first block is half a cluster, and the second one is not there. */
+static void
+test_half (void)
+{
+  static uint8_t out[CLUSTER];
+  const uint32_t block = (CLUSTER / 2) << 3 | 1 << 1;
+  const uint8_t frame[] = {
+    0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3,
+    block & 0xff, block >> 8 & 0xff, block >> 16, 1,
+  };
+  struct decoder *d = decoder_new ();
+
+  CHECK (d);
+  CHECK (decoder_run (d, QCOW2_COMPRESSION_ZSTD, frame, sizeof frame, out,
+                      CLUSTER) == -EIO);
+  decoder_free (d);
+}
+
+/* Of several frames in a row the first may have nothing for the guest. */
+static void
+test_skippable (void)
+{
+  static uint8_t out[CLUSTER];
+  const uint32_t block = CLUSTER << 3 | 1 << 1 | 1;
+  const uint8_t frames[] = {
+    0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 1, 2, 3, 4,
+    0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3,
+    block & 0xff, block >> 8 & 0xff, block >> 16, 5,
+  };
+  struct decoder *d = decoder_new ();
+
+  CHECK (d);
+  CHECK (decoder_run (d, QCOW2_COMPRESSION_ZSTD, frames, sizeof frames, out,
+                      CLUSTER) == 0);
+  for (size_t i = 0; i < CLUSTER; i++)
+    CHECK (out[i] == 5);
+  decoder_free (d);
+}
+
+/* zlib's context cannot be made if memory is short, and can later. */
+static bool no_memory;
+
+int __wrap_inflateInit2_ (z_streamp z, int bits, const char *version,
+                          int size);
+int __real_inflateInit2_ (z_streamp z, int bits, const char *version,
+                          int size);
+
+int
+__wrap_inflateInit2_ (z_streamp z, int bits, const char *version, int size)
+{
+  return no_memory ? Z_MEM_ERROR
+                   : __real_inflateInit2_ (z, bits, version, size);
+}
+
+static void
+test_memory (void)
+{
+  /* As it is, in a block that is not the last one: zlib's matter. */
+  uint8_t data[5 + 512] = { 0, 0x00, 0x02, 0xff, 0xfd }, out[512];
+  struct decoder *d = decoder_new ();
+
+  CHECK (d);
+  memset (data + 5, 9, 512);
+  no_memory = true;
+  CHECK (decoder_run (d, 0, data, sizeof data, out,
+                      512) == -ENOMEM);
+  no_memory = false;
+  for (unsigned i = 0; i < 2; i++) {
+    CHECK (decoder_run (d, 0, data, sizeof data, out,
+                        512) == 0);
+    CHECK (memcmp (out, data + 5, 512) == 0);
+  }
+  decoder_free (d);
+}
+
 static void
 test_pool (void)
 {
@@ -67,6 +145,9 @@ int
 main (void)
 {
   test_pool ();
+  test_half ();
+  test_skippable ();
+  test_memory ();
   CHECK (decode (17) == 0);
   CHECK (decode (22) == 0);
   CHECK (decode (23) == -EIO);

@@ -145,11 +145,27 @@ test_holes (void)
   check_extents ((struct extents) { .extent = { { SIZE, EXTENT_DATA } } });
 }
 
+/* What has a zero flag is a hole, whatever lies below or in its place. */
+static void
+test_zeros (void)
+{
+  struct image_spec zeros = above;
+
+  format_below = IMAGE_RAW;
+  for (unsigned i = 0; i < 2; i++) {
+    zeros.map = i ? "A" : "Z";
+    make_image (&zeros, &file[MEMORY_IMAGE], &file[MEMORY_DATA],
+                &file[MEMORY_BACKING], disk);
+    check_extents ((struct extents) { .extent = { { SIZE, ZEROS } } });
+  }
+}
+
 int
 main (void)
 {
   crash_quiet ();
   test_shorter_layer ();
   test_holes ();
+  test_zeros ();
   return EXIT_SUCCESS;
 }
