@@ -73,6 +73,7 @@ CHEAP = [
     ("unit/test-unit-space-back", []),
     ("unit/test-unit-table", []),
     ("unit/test-unit-tables-ahead", []),
+    ("unit/test-unit-retry", []),
     ("unit/test-unit-writing", []),
     ("unit/test-unit-around", []),
     ("unit/test-unit-compressed", []),

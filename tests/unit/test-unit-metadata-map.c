@@ -27,8 +27,17 @@ enum { HEADER, REFTABLE, L1, SNAPSHOT_TABLE = L1 + 3, FIRST = 10,
        END = FIRST + 3 * SNAPSHOTS };
 
 static struct memory_file file;
+static struct memory_log record;
+static unsigned reads;
 static struct store *store;
 static struct snapshot_list *list;
+
+static void
+count_reads (void *opaque, const struct memory_op *op, bool before)
+{
+  (void) opaque;
+  reads += before && op->kind == MEMORY_READ;
+}
 
 static void
 quiet_sink (enum report_level level, const char *message)
@@ -82,6 +91,8 @@ build (struct metadata_map *map, struct header *h)
   memset (map, 0xa5, sizeof *map);
   metadata_map_init (map, CLUSTER_BITS);
   CHECK (!metadata_map_overlaps (map, 0, file.size));
+  /* No image can know where in a set its clusters are. */
+  CHECK (map->single.key != 0 && map->snapshot_tables.key != 0);
   r = metadata_map_build (map, &source, &health);
   CHECK (health_ok (&health) == (r == 0));
   return r;
@@ -104,7 +115,24 @@ test_many (void)
   metadata_map_destroy (&map);
 }
 
-/* The L1 table of a snapshot lies at a cluster where other metadata is. */
+/* The L1 table of a snapshot may be the last thing in the file, and no more. */
+static void
+test_end (uint64_t behind, bool sound)
+{
+  struct metadata_map map;
+  struct header h;
+
+  lay_out ();
+  list->snapshot[0].l1_offset = file.size - 2 * CLUSTER + behind;
+  list->snapshot[0].l1_entries = 2 * CLUSTER / sizeof (be64);
+  CHECK ((build (&map, &h) == 0) == sound);
+  CHECK (!(h.incompatible & QCOW2_INCOMPAT_CORRUPT) == sound);
+  metadata_map_destroy (&map);
+}
+
+/* The L1 table of a snapshot lies at a cluster where other metadata is.  That is
+ * found without a look at any table, but where one of these is the other.
+ */
 static void
 test_overlap (uint64_t cluster)
 {
@@ -114,7 +142,9 @@ test_overlap (uint64_t cluster)
   lay_out ();
   list->snapshot[SNAPSHOTS / 2].l1_offset = cluster * CLUSTER;
   list->snapshot[SNAPSHOTS / 2].l1_entries = 1;
+  reads = 0;
   CHECK (build (&map, &h) < 0);
+  CHECK (reads == 0 || cluster == REFTABLE);
   CHECK (h.incompatible & QCOW2_INCOMPAT_CORRUPT);
   metadata_map_destroy (&map);
 }
@@ -166,8 +196,14 @@ main (void)
   list->count = SNAPSHOTS;
   list->bytes = CLUSTER;
   memory_file_resize (&file, (END + 20) * CLUSTER);
-  store = store_memory_new (&file, NULL, MEMORY_IMAGE, false);
+  memory_log_init (&record);
+  record.hook = count_reads;
+  store = store_memory_new (&file, &record, MEMORY_IMAGE, false);
   test_many ();
+  test_end (0, true);
+  test_end (CLUSTER, false);
+  test_end (2 * CLUSTER, false);
+  test_end (3 * CLUSTER, false);
   test_overlap (HEADER);
   test_overlap (REFTABLE);
   test_overlap (L1 + 1);
@@ -181,6 +217,7 @@ main (void)
   test_l2 (SNAPSHOT_TABLE);
   test_l2 (END - 2);
   store_close (store);
+  memory_log_clear (&record);
   memory_file_free (&file);
   free (list);
   return EXIT_SUCCESS;

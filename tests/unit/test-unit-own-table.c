@@ -222,6 +222,27 @@ be_faster (void *opaque, const struct memory_op *op, bool before)
   };
 }
 
+/* The same, and there is space for both: what is too much is given back. */
+static void
+be_faster_only (void *opaque, const struct memory_op *op, bool before)
+{
+  (void) opaque;
+  if (!before || op->kind != MEMORY_WRITE)
+    return;
+  changes.hook = NULL;
+  CHECK (write_cluster (2 * CLUSTER) == 0);
+}
+
+static void
+test_two (enum kind kind)
+{
+  begin (kind);
+  changes.hook = be_faster_only;
+  CHECK (write_cluster (CLUSTER) == 0);
+  CHECK (changes.hook == NULL);
+  end (kind);
+}
+
 static void
 test_faster (enum kind kind)
 {
@@ -241,6 +262,7 @@ main (void)
     test_failure (kind, EIO);
     test_failure (kind, ENOSPC);
     test_faster (kind);
+    test_two (kind);
   }
   test_left ();
   test_neighbour ();

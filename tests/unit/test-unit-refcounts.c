@@ -187,6 +187,35 @@ test_changed (enum commit_progress progress)
 
 /* --- new blocks --- */
 
+/* Which call from now on finds no memory; 0: none. */
+static unsigned no_memory_at;
+
+int __wrap_metadata_map_add (struct metadata_map *m, uint64_t cluster);
+int __real_metadata_map_add (struct metadata_map *m, uint64_t cluster);
+
+int
+__wrap_metadata_map_add (struct metadata_map *m, uint64_t cluster)
+{
+  if (no_memory_at && --no_memory_at == 0)
+    return -ENOMEM;
+  return __real_metadata_map_add (m, cluster);
+}
+
+/* Without memory, none of the clusters becomes metadata. */
+static void
+test_no_memory (struct refcounts *small)
+{
+  uint64_t i = 0;
+
+  while (be64_get (small->table[i]) != 0)
+    i++;
+  no_memory_at = 3;
+  CHECK (refcounts_create_block (small, i) == -ENOMEM && no_memory_at == 0);
+  CHECK (be64_get (small->table[i]) == 0);
+  CHECK (!metadata_map_overlaps (small->metadata, i * PER_BLOCK * CLUSTER,
+                                 PER_BLOCK * CLUSTER));
+}
+
 /* An empty image with a table for 64 MiB, and one block. */
 #define SMALL_TABLE (8 * CLUSTER)
 
@@ -264,6 +293,7 @@ test_new_blocks (void)
       CHECK (allocator_take (&small, 64, &offset, &got, &zero) == 0);
       CHECK (!metadata_map_overlaps (&metadata, offset, got * CLUSTER));
     }
+    test_no_memory (&small);
     for (uint64_t i = 1; i < small.entries; i++) {
       const uint64_t host = be64_get (small.table[i]);
 
@@ -291,6 +321,7 @@ test_new_blocks (void)
 /* What is written past the end of the image that is made up. */
 static uint8_t *grown;
 static const uint64_t grown_size = TABLE_BYTES * 2;
+static uint64_t grown_end = FILE_SIZE + grown_size;
 
 static int
 grown_pread (struct store *s, void *buf, size_t count, uint64_t offset)
@@ -326,7 +357,7 @@ static int
 grown_get_size (struct store *s, uint64_t *size)
 {
   (void) s;
-  *size = FILE_SIZE + grown_size;
+  *size = grown_end;
   return 0;
 }
 
@@ -336,10 +367,13 @@ grown_get_size (struct store *s, uint64_t *size)
 static void
 check_grown (struct refcounts *r)
 {
-  uint64_t c = FILE_SIZE / CLUSTER, count;
+  uint64_t c = FILE_SIZE / CLUSTER, count, cached = 0;
 
-  for (uint64_t i = 0; i < r->entries; i++)
+  for (uint64_t i = 0; i < r->entries; i++) {
     CHECK (r->block[i] == NULL || r->block[i]->number == i);
+    cached += r->block[i] != NULL;
+  }
+  CHECK (r->blocks_cached == cached);
   for (; c < r->offset / CLUSTER + r->clusters; c++)
     CHECK (refcounts_get (r, c, &count) == 0 && count == 1);
   CHECK (refcounts_get (r, c, &count) == 0 && count == 0);
@@ -361,6 +395,8 @@ test_larger_table (void)
   struct header h = header;
   struct health grown_health = { .file = &grown_store, .header = &h };
   struct refcounts larger;
+  uint64_t area;
+  int r;
 
   grown = calloc (1, grown_size);
   CHECK (grown != NULL);
@@ -381,6 +417,26 @@ test_larger_table (void)
   check_grown (&larger);
   refcounts_destroy (&larger);
   metadata_map_destroy (&metadata);
+
+  /* A device may be just large enough for that, and has to be.  What is used
+   * must not have a count that is not there.
+   */
+  area = h.reftable_offset / CLUSTER + h.reftable_clusters
+    - FILE_SIZE / CLUSTER;
+  for (unsigned i = 0; i < 3; i++) {
+    h = header;
+    grown_health = (struct health) { .file = &grown_store, .header = &h };
+    grown_end = FILE_SIZE + (area - (i == 1)) * CLUSTER;
+    metadata_map_init (&metadata, CLUSTER_BITS);
+    refcounts_init (&larger, &grown_health, &metadata, &file_size);
+    CHECK (refcounts_open (&larger) == 0);
+    if (i == 2)
+      CHECK (metadata_map_add (&metadata, FILE_SIZE / CLUSTER + 3) == 0);
+    r = refcounts_grow_table (&larger, BLOCKS);
+    CHECK (r == (i == 0 ? 0 : i == 1 ? -ENOSPC : -EIO));
+    refcounts_destroy (&larger);
+    metadata_map_destroy (&metadata);
+  }
   free (grown);
 }
 
@@ -416,6 +472,34 @@ close_small (struct small *s)
   metadata_map_destroy (&s->metadata);
   store_close (s->health.file);
   memory_file_free (&s->file);
+}
+
+/* The file has the table, or is refused; a table that is let go of is opened
+ * again as if for the first time.
+ */
+static void
+test_open (void)
+{
+  const uint64_t end = TABLE + SMALL_TABLE;
+  uint64_t count;
+  struct small s;
+
+  open_small (&s, 4, end / CLUSTER + 1);
+  for (unsigned i = 0; i < 2; i++) {
+    CHECK (s.rc.blocks_cached == 0);
+    CHECK (refcounts_get (&s.rc, 0, &count) == 0 && count == 1);
+    CHECK (s.rc.blocks_cached == 1);
+    refcounts_close (&s.rc);
+    CHECK (refcounts_open (&s.rc) == 0);
+  }
+  for (unsigned i = 0; i < 4; i++) {
+    static const uint64_t sizes[] = { 0, TABLE, TABLE + 1, TABLE - 1 };
+
+    refcounts_close (&s.rc);
+    memory_file_resize (&s.file, i == 0 ? end - 1 : sizes[i]);
+    CHECK (refcounts_open (&s.rc) == -EIO);
+  }
+  close_small (&s);
 }
 
 /* A count that does not fit into its bits is refused, not cut off. */
@@ -524,6 +608,30 @@ test_tail (void)
     CHECK (file_end_size (&s.rc.end) == clusters * CLUSTER);
   }
   close_small (&s);
+
+  /* The last cluster that is in use is made whole; one that is not is left as
+   * it was.
+   */
+  for (unsigned i = 0; i < 2; i++) {
+    const uint64_t used = clusters + 1, size = used * CLUSTER - 100;
+    uint64_t count;
+
+    open_small (&s, 4, used);
+    refcounts_close (&s.rc);
+    memory_file_resize (&s.file, size);
+    CHECK (refcounts_open (&s.rc) == 0);
+    s.rc.end.can_grow = true;
+    CHECK (refcounts_get (&s.rc, clusters, &count) == 0 && count == 0);
+    refblock_set (&s.rc, s.rc.block[0], clusters, i == 0);
+    s.rc.free_hint = used;
+    CHECK (allocator_alloc (&s.rc, 5, &offset, &got, &zero) == 0);
+    CHECK (offset == used * CLUSTER && got == 5);
+    allocator_give_back (&s.rc, offset, got);
+    memory_file_resize (&s.file, (used + 5) * CLUSTER);
+    CHECK (allocator_trim_tail (&s.rc) == 0);
+    CHECK (s.file.size == (i ? size : used * CLUSTER));
+    close_small (&s);
+  }
 }
 
 int
@@ -549,6 +657,7 @@ main (void)
   test_larger_table ();
   for (unsigned order = 0; order <= 6; order++)
     test_repair (order);
+  test_open ();
   test_device ();
   test_device_filled ();
   test_tail ();

@@ -388,8 +388,7 @@ is_dirty (void *self)
   struct mapping_update *u = self;
 
   LOCK_FOR_SCOPE (&u->lock);
-  return u->layer->tables->dirty || u->l1.is_dirty
-    || deferred_free_is_pending (u->frees);
+  return u->layer->tables->dirty || u->l1.is_dirty;
 }
 
 struct commit_source

@@ -109,13 +109,6 @@ deferred_free_add (struct deferred_free *df, uint64_t offset, uint64_t length,
       (struct freed) { .offset = offset, .length = length, .table = table };
 }
 
-bool
-deferred_free_is_pending (struct deferred_free *df)
-{
-  LOCK_FOR_SCOPE (&df->lock);
-  return df->pending.count != 0;
-}
-
 void
 deferred_free_take (struct deferred_free *df)
 {

@@ -71,10 +71,7 @@ int deferred_free_reserve (struct deferred_free *df, size_t n);
 void deferred_free_add (struct deferred_free *df, uint64_t offset,
                         uint64_t length, bool table);
 
-/* A commit asks whether something is pending, takes it, and hears what became
- * of it.
- */
-bool deferred_free_is_pending (struct deferred_free *df);
+/* A commit takes what is pending, and hears what became of it. */
 void deferred_free_take (struct deferred_free *df);
 void deferred_free_done (struct deferred_free *df, bool durable);
 
