@@ -24,7 +24,7 @@ one a line, to which a run that is started again adds.
 What survives is to be read.  A survivor that makes no difference anybody could
 see goes into equivalent.txt, beside this file, with the reason.  After new tests
 "run --again" tries the survivors once more, with --sanitize as CI's stage of
-sanitizers does.
+sanitizers does, with --cheap without the tests that take minutes.
 
 Needed: gcc, python3-clang (libclang), and what it takes to build.
 """
@@ -372,7 +372,7 @@ class Job(threading.Thread):
         subprocess.run([os.path.join(self.src, "configure"), "-q",
                         "CFLAGS=-O2 -w -fsanitize=" + sanitizer],
                        cwd=self.build, check=True, stdout=subprocess.DEVNULL)
-        programs = sorted({t for t, _ in TESTS})
+        programs = sorted({t for t, _ in self.run_all.tests})
         if not self.make() or not self.make("-C", "tests", *programs):
             print("generate.py: cannot build in " + self.build, flush=True)
             os._exit(1)
@@ -479,6 +479,7 @@ class Run:
     def __init__(self, a, every, places):
         self.dir = os.path.abspath(a.dir)
         self.sanitize = a.sanitize
+        self.tests = [t for t in TESTS if not (a.cheap and t in DEAR)]
         self.lock = threading.Lock()
         self.results = os.path.join(self.dir, "results")
         known = read_results(self.results)
@@ -490,6 +491,8 @@ class Run:
         self.todo = [p for p in places if p["id"] not in known]
         self.left = [p for p in places if p["id"] in known
                      and known[p["id"]]["result"] == "left"]
+        if a.cheap:
+            self.left = []
         self.jobs = [Job(self, i) for i in range(a.jobs)]
         self.limits = {}
 
@@ -508,7 +511,7 @@ class Run:
     def done(self, place, result, by, seconds):
         with self.lock:
             r = dict(place, result=result, by=by, seconds=round(seconds, 1))
-            if result == "left":
+            if result == "left" and DEAR[0] in self.tests:
                 self.left.append(place)
             with open(self.results, "a") as f:
                 f.write(json.dumps(r) + "\n")
@@ -524,7 +527,7 @@ class Run:
             thread.join()
         # What is not changed passes, and takes so long.
         log = os.path.join(self.dir, "unchanged.log")
-        for program, args in TESTS:
+        for program, args in self.tests:
             with open(log, "w") as f:
                 what, seconds = self.jobs[0].test(program, args, 3600, f)
             if what != "passed":
@@ -634,6 +637,8 @@ def main():
             s.add_argument("--jobs", type=int, default=os.cpu_count())
             s.add_argument("--again", action="store_true",
                            help="try once more what had survived")
+            s.add_argument("--cheap", action="store_true",
+                           help="without the tests that take minutes")
             s.add_argument("--sanitize", action="store_true", help="with "
                            "AddressSanitizer and UndefinedBehaviorSanitizer")
     a = p.parse_args()
