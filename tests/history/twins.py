@@ -383,6 +383,16 @@ class World:
     def note(self, what):
         self.notes.append(what)
 
+    def counts_are_full(self, twin):
+        """Each snapshot doubles the counts, and that of a host cluster may not
+        have the bits for this if there are several compressed clusters in it."""
+        if self.f["options"].get("refcount_bits", 16) > 4:
+            return False
+        out = twin.qemu("qemu-img", "check", "--output=json", *twin.spec(),
+                        ok=(0, 3))[1]
+        return '"compressed-clusters": 0' not in out \
+            and '"compressed-clusters"' in out
+
     # Making the images.
 
     def scribble(self, twin, count, seed, size):
@@ -668,6 +678,13 @@ class World:
             results = [t.qemu("qemu-img", "snapshot", flag, name,
                               *self.snapshot_spec(t), ok=None)[0]
                        for t in self.twins]
+            if verb == "create" and results[0] != results[1]:
+                one, other = self.twins[::-1 if results[0] else 1]
+                if not self.counts_are_full(other):
+                    raise Wrong("%s ends with %d and %d" % (step, *results))
+                one.qemu("qemu-img", "snapshot", "-d", name,
+                         *self.snapshot_spec(one))
+                results = [1, 1]
             if results[0] == 0 and verb == "create":
                 self.snapshots[name] = bytes(self.twins[0].model.data)
             elif results[0] == 0 and verb == "delete":
