@@ -106,6 +106,9 @@ def draw_features(rng, a):
                 // 512 * 512)}
     elif rng.random() < 0.25 and not f["extended"]:
         o["preallocation"] = rng.choice(["metadata", "falloc", "full"])
+        if f["luks"]:
+            # Behind its end is what zeros decrypt to, and shows when it grows.
+            f["size"] = f["size"] // c * c
     if f["kind"] == "internal":
         f["snapshots"] = rng.choice([0, 0, 0, 1, 2])
     if not a.plain:
@@ -382,16 +385,6 @@ class World:
 
     def note(self, what):
         self.notes.append(what)
-
-    def counts_are_full(self, twin):
-        """Each snapshot doubles the counts, and that of a host cluster may not
-        have the bits for this if there are several compressed clusters in it."""
-        if self.f["options"].get("refcount_bits", 16) > 4:
-            return False
-        out = twin.qemu("qemu-img", "check", "--output=json", *twin.spec(),
-                        ok=(0, 3))[1]
-        return '"compressed-clusters": 0' not in out \
-            and '"compressed-clusters"' in out
 
     # Making the images.
 
@@ -675,15 +668,18 @@ class World:
                 flag = {"apply": "-a", "delete": "-d"}[verb]
             if verb == "apply" and len(self.snapshots[name]) != self.size:
                 return
-            results = [t.qemu("qemu-img", "snapshot", flag, name,
-                              *self.snapshot_spec(t), ok=None)[0]
+            answers = [t.qemu("qemu-img", "snapshot", flag, name,
+                              *self.snapshot_spec(t), ok=None)
                        for t in self.twins]
-            if verb == "create" and results[0] != results[1]:
-                one, other = self.twins[::-1 if results[0] else 1]
-                if not self.counts_are_full(other):
-                    raise Wrong("%s ends with %d and %d" % (step, *results))
-                one.qemu("qemu-img", "snapshot", "-d", name,
-                         *self.snapshot_spec(one))
+            results = [a[0] for a in answers]
+            # A snapshot may be more than counts of few bits can hold, and one
+            # twin alone have data, or compressed clusters that share a count.
+            if verb == "create" and sorted(results) == [0, 1] \
+               and self.f["options"].get("refcount_bits", 16) <= 4 \
+               and "(Invalid argument)" in answers[results.index(1)][1]:
+                t = self.twins[results.index(0)]
+                t.qemu("qemu-img", "snapshot", "-d", name,
+                       *self.snapshot_spec(t))
                 results = [1, 1]
             if results[0] == 0 and verb == "create":
                 self.snapshots[name] = bytes(self.twins[0].model.data)
