@@ -247,7 +247,7 @@ END
 
 compressed_case ()
 {
-    local opts=$2 size seed cluster
+    local opts=$2 size seed cluster i
     case $opts in
         *cluster_size=512*) size=$((300 * 1024 + 1536)) cluster=512 ;;
         *cluster_size=4096*) size=$((3 * 1024 * 1024 + 512)) cluster=4096 ;;
@@ -264,11 +264,22 @@ compressed_case ()
     same c.qcow2 c.raw -- --qemu-map c.json
     copied c.qcow2
 
-    seed=$RANDOM$RANDOM
-    echo "seed $seed"
-    "$PYTHON" "$lib/qemu-io-ops.py" --seed $seed --size $size --count 30 \
-              --compressed $cluster |
-        qemu-io -f qcow2 -d unmap c.qcow2 > /dev/null || true
+    # QEMU 7.2 goes on with compressed data in the cluster where it left off,
+    # even if that has been discarded and another write has it since
+    # (write -c 0 64k, discard 0 64k, write 64k 64k, write -c 128k 64k: the
+    # third is lost).  Such an image is of no use here.
+    cp c.qcow2 compressed.qcow2
+    for ((i = 0; i < 10; i++)); do
+        seed=$RANDOM$RANDOM
+        echo "seed $seed"
+        cp compressed.qcow2 c.qcow2
+        "$PYTHON" "$lib/qemu-io-ops.py" --seed $seed --size $size --count 30 \
+                  --compressed $cluster |
+            qemu-io -f qcow2 -d unmap c.qcow2 > /dev/null || true
+        ! qemu-img check -f qcow2 c.qcow2 > check.out 2>&1 || break
+        cat check.out
+    done
+    [ "$i" -lt 10 ] || fail "QEMU has spoilt each of ten images"
     # (QEMU does not overwrite a cluster with a compressed one.)
     qemu-img convert -f qcow2 -O raw c.qcow2 c.raw
     qemu_map c.qcow2 > c.json
