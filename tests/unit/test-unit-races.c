@@ -307,8 +307,8 @@ try_mutants (const char *only)
        * be these.
        */
       killed = kill_mutant (mutants[i].first, false, 10 * LIMIT)
-        || kill_mutant (mutants[i].first, true, 10 * LIMIT)
-        || kill_mutant (mutants[i].first, false, 0);
+        || kill_mutant (mutants[i].first, false, 0)
+        || kill_mutant (mutants[i].first, true, 10 * LIMIT);
       fflush (stdout);
       _exit (killed ? 0 : 1);
     }
