@@ -143,18 +143,30 @@ walk_snapshots (struct walker *w, const struct memory_file *f)
     mark (w, IS_SNAPSHOTS, table, at - table);
 }
 
+/* Is there room at pos for a header extension?  The name of the backing file
+ * ends them.
+ */
+static bool
+may_be_extension (const struct walker *w, const struct memory_file *f,
+                  uint64_t pos)
+{
+  const uint64_t name = get (f, 8, 8);
+  const uint64_t end = name && name < w->cluster ? name : w->cluster;
+
+  return pos < f->size && pos + 8 <= end;
+}
+
 static void
 walk_bitmaps (struct walker *w, const struct memory_file *f)
 {
   uint64_t pos = get (f, 100, 4), dir, n, at;
 
-  while (pos < w->cluster && pos < f->size
-         && get (f, pos, 4) != 0x23852875) {
+  while (may_be_extension (w, f, pos) && get (f, pos, 4) != 0x23852875) {
     if (get (f, pos, 4) == 0)
       return;
     pos += 8 + ((get (f, pos + 4, 4) + 7) & ~UINT64_C (7));
   }
-  if (pos >= w->cluster || pos >= f->size)
+  if (!may_be_extension (w, f, pos))
     return;
   w->bitmaps_extension = pos + 8;
   if (!(get (f, 88, 8) & 1))
@@ -191,7 +203,7 @@ walk_crypto (struct walker *w, const struct memory_file *f)
 {
   uint64_t pos = get (f, 100, 4);
 
-  while (pos < w->cluster && pos < f->size) {
+  while (may_be_extension (w, f, pos)) {
     const uint64_t type = get (f, pos, 4);
 
     if (type == 0)

@@ -427,6 +427,13 @@ bitmap_lies (void)
   put (at.bitmap_table, 8, end);
   put (at.l1, 8, end | COPIED);
   tell ();
+  /* Where a name of no length begins within the header of the extension,
+   * there are no bitmaps, and so none whose table is the header.
+   */
+  begin ("bitmaps-behind-name");
+  put (8, 8, x - 4);
+  put (b, 8, 0);
+  tell ();
 }
 
 static void
