@@ -22,6 +22,8 @@
  *   test-unit-races mutants                only the broken rules
  *   test-unit-races cut [RACE]             all schedules, and in each of them
  *                                          a power cut at every operation
+ *   test-unit-races triples SECONDS [SEED] the races of three threads, with
+ *                                          random schedules and power cuts
  *
  * Schedules that lead to the same record of operations, with requests that
  * begin and end at the same places of it, differ only in the order of steps
@@ -327,6 +329,80 @@ try_mutants (const char *only)
   return survived + (tried == 0);
 }
 
+/* --- three threads, for as long as wanted --- */
+
+static double
+now (void)
+{
+  struct timespec t = { 0 };
+
+  clock_gettime (CLOCK_MONOTONIC, &t);
+  return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void
+print_totals (unsigned races, unsigned failures, double begin)
+{
+  printf ("%u races, %" PRIu64 " schedules of %" PRIu64 " points, %" PRIu64
+          " states of files, %u failures, %.0f seconds\n", races,
+          race_totals.schedules, race_totals.points, race_totals.states,
+          failures, now () - begin);
+  printf ("the power was cut in %" PRIu64 " schedules, which are %" PRIu64
+          " records, at %" PRIu64 " places: %" PRIu64 " states\n",
+          race_totals.to_cut, race_totals.records, race_totals.cuts,
+          race_totals.cut_states);
+}
+
+/* The races share the time.  How many schedules of the second half of each
+ * lead to a record that was not there before says how much is still unseen.
+ */
+static unsigned
+try_triples (double seconds, uint64_t seed)
+{
+  const double begin = now ();
+  struct race_totals late = { 0 };
+  struct race_cursor at = { 0 };
+  struct race race;
+  unsigned races = 0, n = 0, failures = 0;
+
+  while (race_next (&at, &race))
+    races += race.threads == 3;
+  at = (struct race_cursor) { 0 };
+  printf ("seed %" PRIu64 "\n", seed);
+  while (race_next (&at, &race)) {
+    struct search s = {
+      .race = &race, .flushes_every = UINT_MAX, .cuts_every = 1
+    };
+    bool ok = true;
+
+    if (race.threads != 3)
+      continue;
+    race_forget_records ();
+    for (unsigned half = 0; half < 2; half++) {
+      const struct race_totals before = race_totals;
+
+      while (ok && now () - begin < seconds / races * (n + (half + 1) / 2.0))
+        ok = try_random (&s, seed++);
+      if (half) {
+        late.to_cut += race_totals.to_cut - before.to_cut;
+        late.records += race_totals.records - before.records;
+      }
+    }
+    n++;
+    if (!ok) {
+      failures++;
+      printf ("FAIL: ");
+      print_failure (&s);
+      if (strcmp (s.failure, "a deadlock") == 0)
+        break;
+    }
+  }
+  print_totals (n, failures, begin);
+  printf ("in the second half %" PRIu64 " of %" PRIu64 " schedules led to a "
+          "record that was not there before\n", late.records, late.to_cut);
+  return failures;
+}
+
 /* --- */
 
 static bool
@@ -355,8 +431,7 @@ again (int argc, char *argv[])
 int
 main (int argc, char *argv[])
 {
-  const struct timespec none = { 0 };
-  struct timespec begin = none, end = none;
+  const double begin = now ();
   const bool cut = argc > 1 && strcmp (argv[1], "cut") == 0;
   const bool all = cut || (argc > 1 && strcmp (argv[1], "all") == 0);
   const char *only = argc > 1 + all ? argv[1 + all] : NULL;
@@ -371,8 +446,15 @@ main (int argc, char *argv[])
     return again (argc, argv) ? EXIT_SUCCESS : EXIT_FAILURE;
   if (argc > 1 && strcmp (argv[1], "mutants") == 0)
     return try_mutants (argv[2]) ? EXIT_FAILURE : EXIT_SUCCESS;
+  if (argc > 2 && strcmp (argv[1], "triples") == 0) {
+    const uint64_t seed =
+      argc > 3 ? strtoull (argv[3], NULL, 0) : (uint64_t) time (NULL);
 
-  clock_gettime (CLOCK_MONOTONIC, &begin);
+    failures = try_triples (strtod (argv[2], NULL), seed);
+    sched_end ();
+    return failures ? EXIT_FAILURE : EXIT_SUCCESS;
+  }
+
   while (race_next (&at, &race)) {
     struct search s = { .race = &race };
 
@@ -392,15 +474,7 @@ main (int argc, char *argv[])
         return EXIT_FAILURE;    /* with threads that hang */
     }
   }
-  clock_gettime (CLOCK_MONOTONIC, &end);
-  printf ("%u races, %" PRIu64 " schedules of %" PRIu64 " points, %" PRIu64
-          " states of files, %u failures, %ld seconds\n", n,
-          race_totals.schedules, race_totals.points, race_totals.states, failures,
-          (long) (end.tv_sec - begin.tv_sec));
-  printf ("the power was cut in %" PRIu64 " schedules, which are %" PRIu64
-          " records, at %" PRIu64 " places: %" PRIu64 " states\n",
-          race_totals.to_cut, race_totals.records, race_totals.cuts,
-          race_totals.cut_states);
+  print_totals (n, failures, begin);
   if (argc == 1 && failures == 0)
     failures += try_mutants (NULL);
   sched_end ();
