@@ -240,16 +240,19 @@ settle_and_close (struct session *s)
   unsigned joined;
   int r;
 
-  /* What clients did that came meanwhile and are gone may not be settled. */
+  /* What clients did that came meanwhile and are gone may not be settled.  In
+   * the first round nothing of theirs is under way, in later ones it is, and they
+   * wait for it.
+   */
   s->ending = true;
   do {
     joined = s->joined;
     r = settle (s, false);
+    s->ending = false;
   } while (s->users == 0
            && (r == -EBUSY
                || (s->joined != joined
                    && !image_is_unchanged (s->open.image))));
-  s->ending = false;
 
   if (s->users > 0 || is_want_of_space (r)) {
     set_state (s, SESSION_OPEN);

@@ -8,8 +8,8 @@
  *
  * The nth CALL (from 1; pread, pwrite, fdatasync, fallocate or ftruncate) on a
  * file whose path ends with NAME fails, once; if NTH is 0, each does.  With an
- * ERRNO of 0 they do not fail, but wait until that file has gone.  Counting
- * begins anew when that file changes.  If there is none, nothing fails.  What
+ * ERRNO of 0 they do not fail, but wait until that file has gone or says
+ * something else.  Counting begins anew when that file changes.  If there is none, nothing fails.  What
  * has failed, or waits, is told by creating the same name with ".met".
  */
 
@@ -53,6 +53,16 @@ read_order (const char *name, char now[300])
     fclose (f);
 }
 
+/* Does it say that still? */
+static bool
+is_order (const char *name, const char *said)
+{
+  char now[300];
+
+  read_order (name, now);
+  return strcmp (now, said) == 0;
+}
+
 /* Does this call fail?  Sets errno. */
 static bool
 fails (const char *call, int fd)
@@ -85,7 +95,7 @@ fails (const char *call, int fd)
       saved_errno = error;
   }
   pthread_mutex_unlock (&lock);
-  while (hit && error == 0 && access (name, F_OK) == 0)
+  while (hit && error == 0 && is_order (name, now))
     usleep (10000);
   errno = saved_errno;
   return hit && error;
