@@ -26,6 +26,7 @@
 #include "directory.h"
 #include "store-blocks.h"
 #include "store-below.h"
+#include "store-error.h"
 
 /* The largest request that every plugin takes. */
 #define MAX_REQUEST (UINT32_C (32) << 20)
@@ -72,7 +73,7 @@ static struct block_locks block_locks = BLOCK_LOCKS_INIT;
     r_ = next_->function (next_, __VA_ARGS__, &err_);                   \
     if ((s)->serialize)                                                 \
       pthread_mutex_unlock (&serial_lock);                              \
-    r_ == -1 ? (err_ ? -err_ : -EIO) : 0;                               \
+    r_ == -1 ? (err_ ? store_error (err_) : -EIO) : 0;                  \
   })
 
 static int

@@ -18,6 +18,7 @@
 #include "base/report.h"
 #include "file-system.h"
 #include "image-lock.h"
+#include "store-error.h"
 #include "store-file.h"
 
 /* Zeros are written in pieces of this size. */
@@ -51,14 +52,34 @@ struct store_file {
   atomic_bool no_punch, no_zero_range;
 };
 
+/* What errno says.  The limit of file sizes, be it the process's or the file
+ * system's, is a want of space: what becomes free in the image can be used.
+ */
+static int
+error_of (struct store_file *s)
+{
+  const int error = errno;
+
+  if (error == EFBIG) {
+    report_limited (&s->limit, "%s: the file cannot become any larger: it has "
+                    "reached the limit of the process (ulimit -f) or of the "
+                    "file system", s->store.name);
+    return -ENOSPC;
+  }
+  if (is_answer_of_ours (error))
+    report_limited (&s->limit, "%s: %s", s->store.name, strerror (error));
+  return store_error (error);
+}
+
 static int
 file_get_size (struct store *store, uint64_t *size)
 {
+  struct store_file *s = (struct store_file *) store;
   /* For a block device, too; and its position means nothing to pread. */
-  const off_t r = lseek (((struct store_file *) store)->fd, 0, SEEK_END);
+  const off_t r = lseek (s->fd, 0, SEEK_END);
 
   if (r == -1)
-    return -errno;
+    return error_of (s);
   *size = r;
   return 0;
 }
@@ -80,16 +101,16 @@ is_at_end (struct store *store, uint64_t offset)
 static int
 file_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
-  const int fd = ((struct store_file *) store)->fd;
+  struct store_file *s = (struct store_file *) store;
   uint8_t *p = buf;
 
   while (count > 0) {
-    const ssize_t r = pread (fd, p, count, offset);
+    const ssize_t r = pread (s->fd, p, count, offset);
 
     if (r == -1) {
       if (errno == EINTR)
         continue;
-      return -errno;
+      return error_of (s);
     }
     p += r;
     offset += r;
@@ -145,20 +166,6 @@ file_cache (struct store *store, uint64_t count, uint64_t offset)
 {
   return -posix_fadvise (((struct store_file *) store)->fd, offset, count,
                          POSIX_FADV_WILLNEED);
-}
-
-/* What errno says.  The limit of file sizes, be it the process's or the file
- * system's, is a want of space: what becomes free in the image can be used.
- */
-static int
-error_of (struct store_file *s)
-{
-  if (errno != EFBIG)
-    return -errno;
-  report_limited (&s->limit, "%s: the file cannot become any larger: it has "
-                  "reached the limit of the process (ulimit -f) or of the "
-                  "file system", s->store.name);
-  return -ENOSPC;
 }
 
 static int
@@ -220,6 +227,11 @@ try_fallocate (struct store_file *s, int mode, uint64_t count,
   while (fallocate (s->fd, mode, offset, count) == -1) {
     if (errno == EINTR)
       continue;
+    /* Another program has opened the device for itself alone, or a volume
+     * group on it is active: zeros can be written all the same.
+     */
+    if (s->block && errno == EBUSY)
+      return -ENOTSUP;
     if (!unsupported (errno))
       return error_of (s);
     if (errno != EINVAL)
@@ -234,6 +246,16 @@ punch (struct store_file *s, uint64_t count, uint64_t offset)
 {
   return try_fallocate (s, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, count,
                         offset, &s->no_punch);
+}
+
+/* Gives a hole its space, where that is possible. */
+static int
+allocate (struct store_file *s, uint64_t count, uint64_t offset)
+{
+  atomic_bool no = false;
+  const int r = try_fallocate (s, FALLOC_FL_KEEP_SIZE, count, offset, &no);
+
+  return r == -ENOTSUP ? 0 : r;
 }
 
 static int
@@ -274,9 +296,8 @@ zero_natively (struct store_file *s, uint64_t count, uint64_t offset,
   if (r == -ENOTSUP && !s->block && !(flags & STORE_ZERO_PUNCH)) {
     /* A hole that is filled again keeps its space. */
     r = punch (s, count, offset);
-    if (r == 0 && fallocate (s->fd, FALLOC_FL_KEEP_SIZE, offset, count) == -1
-        && !unsupported (errno))
-      return error_of (s);
+    if (r == 0)
+      r = allocate (s, count, offset);
   }
   return r;
 }
@@ -343,8 +364,9 @@ file_flush (struct store *store)
   const uint64_t covered = s->ended;
   uint64_t flushed = s->flushed;
 
-  if (fdatasync (s->fd) == -1)
-    return -errno;
+  while (fdatasync (s->fd) == -1)
+    if (errno != EINTR)
+      return error_of (s);
   /* Another flush may have begun later and ended earlier. */
   while (flushed < covered
          && !atomic_compare_exchange_weak (&s->flushed, &flushed, covered))
@@ -359,7 +381,10 @@ file_resize (struct store *store, uint64_t size)
 
   if (s->block)
     return -ENOTSUP;
-  return ftruncate (s->fd, size) == -1 ? error_of (s) : 0;
+  while (ftruncate (s->fd, size) == -1)
+    if (errno != EINTR)
+      return error_of (s);
+  return 0;
 }
 
 static void
