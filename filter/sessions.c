@@ -360,8 +360,14 @@ sessions_end (struct served_image *served)
                       "bitmaps, may not be on disk: %s; the image is sound",
                       served->path ? served->path : "the qcow2 image",
                       strerror (-r));
+      /* Stores have threads, which must not outlive the filter. */
       set_state (s, SESSION_OPEN);
-      s = s->next;
+      if (s->users > 0)
+        s = s->next;
+      else {
+        close_session (s);
+        s = served->sessions;
+      }
     }
     else if (wait_for_change (s) == SESSION_GONE)
       s = served->sessions;
