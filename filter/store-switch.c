@@ -168,22 +168,34 @@ be_far (struct store_switch *s)
   return s->below ? 0 : -1;
 }
 
-/* Opens what is below, to stay open, and sees whether it is our own file. */
+/* Opens what is below, to stay open, and sees whether it is our own file.  A
+ * client of another export of the image may be making that larger: then its two
+ * sizes are of two moments.
+ */
 static int
 open_below (struct store_switch *s, int readonly)
 {
   const struct path *p = &s->path;
-  int r;
+  uint64_t before = 0, after = 0;
+  int r = 0;
 
-  s->below = store_below_open (p->backend, NULL, s->store.name, readonly,
-                               p->serialize);
-  if (s->below == NULL)
-    return -1;
-  s->store.readonly = s->below->readonly;
-  store_get_size (s->below, &s->path.size); /* it keeps what it was */
-  if (s->own == NULL)
-    return be_far (s);
-  r = path_looks_clear (s->below, s->own);
+  for (unsigned i = 0; i < LOOKS && r == 0 && (i == 0 || before != after);
+       i++) {
+    store_close (s->below);
+    before = after;
+    if (i == 0 && s->own)
+      store_get_size (s->own, &before);
+    s->below = store_below_open (p->backend, NULL, s->store.name, readonly,
+                                 p->serialize);
+    if (s->below == NULL)
+      return -1;
+    s->store.readonly = s->below->readonly;
+    store_get_size (s->below, &s->path.size); /* it keeps what it was */
+    if (s->own == NULL)
+      return be_far (s);
+    r = path_looks_clear (s->below, s->own);
+    store_get_size (s->own, &after);
+  }
   if (r < 0) {
     nbdkit_error ("%s: the file cannot be read: %s", s->store.name,
                   strerror (-r));
