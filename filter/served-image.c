@@ -272,31 +272,64 @@ note_data_file (struct served_image *served, const struct store *data)
   return 0;
 }
 
-/* Is it the file that the other exports of this image in a directory have
- * open?  Takes the descriptor if not (reported).
+/* Is it the file whose lock this server holds for all exports of the image?  The
+ * path is followed each time that the file is opened, and may have led elsewhere
+ * in between.  Without a lock that is known only of an image in a directory.
  */
 static bool
-may_open (struct served_image *served, int fd, const struct stat *st)
+is_locked_file (const struct served_image *served, const struct stat *st)
 {
   const struct file_id id = file_id_of (st);
   struct file_id id_locked;
   struct stat st_locked;
 
+  if (!served->name && !config.lock)
+    return true;
+  if (served->image_lock.fd != -1) {
+    if (fstat (served->image_lock.fd, &st_locked) == -1) {
+      nbdkit_error ("%s: %m", served->path);
+      return false;
+    }
+    id_locked = file_id_of (&st_locked);
+    if (file_id_equal (&id, &id_locked))
+      return true;
+  }
+  nbdkit_error ("%s: the image has been replaced while clients use the old "
+                "one, or just now; disconnect them, and connect again",
+                served->path);
+  return false;
+}
+
+/* May this descriptor of the image be used?  Takes it if not (reported). */
+static bool
+may_open (struct served_image *served, int fd, const struct stat *st)
+{
   LOCK_FOR_SCOPE (&served->lock);
   if (served->refused)
     nbdkit_error ("%s: dir=: the image is not served: filters below qcow2ext "
                   "keep or change what is written", served->path);
-  else if (fstat (served->image_lock.fd, &st_locked) == -1)
-    nbdkit_error ("%s: %m", served->path);
-  else {
-    id_locked = file_id_of (&st_locked);
-    if (file_id_equal (&id, &id_locked))
-      return true;
-    nbdkit_error ("%s: the image has been replaced while clients use the old "
-                  "one; disconnect them", served->path);
-  }
+  else if (is_locked_file (served, st))
+    return true;
   close (fd);
   return false;
+}
+
+/* Has the plugin opened the file that is locked?  It has followed the path, which
+ * leads there now as it did when the lock was taken.  With fd= it has not.
+ */
+static bool
+is_locked_below (struct served_image *served)
+{
+  struct stat st;
+
+  LOCK_FOR_SCOPE (&served->lock);
+  if (served->name || config.image_fd != -1 || served->image_lock.fd == -1)
+    return true;
+  if (stat (served->path, &st) == -1) {
+    nbdkit_error ("%s: %m", served->path);
+    return false;
+  }
+  return is_locked_file (served, &st);
 }
 
 int
@@ -312,7 +345,7 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   const struct export_below below = { served->name, &served->refused };
   struct store *store, *data;
 
-  if (served->name && (fd == -1 || !may_open (served, fd, &st)))
+  if (fd == -1 ? served->name != NULL : !may_open (served, fd, &st))
     return -1;
   o->key = image_key_of (fd, &st);
   o->has_failed = failures_has (&o->key);
@@ -335,6 +368,10 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
                              !writable, config.serialize, fd);
   if (store == NULL)
     return -1;
+  if (!is_locked_below (served)) {
+    store_close (store);
+    return -1;
+  }
   o->write_env = (struct image_write_env) {
     .refuse = store_switch_refuse,
     .prove = store_switch_prove,
