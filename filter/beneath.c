@@ -18,6 +18,7 @@
 #include "base/cleanup.h"
 #include "beneath.h"
 #include "file-id.h"
+#include "lease-wait.h"
 
 /* Opens rest, which has no link in it as far as we saw, below root_fd, and
  * fails if by now it has one.
@@ -75,36 +76,54 @@ open_beneath (int root_fd, const char *rest, int flags)
   return open_components (root_fd, rest, flags);
 }
 
-/* Opens rest below root_fd (AT_FDCWD with a plain path: the operator's)
- * having made sure, without opening it, that it is a regular file or a block
- * device.  Returns a descriptor or -errno; -EINVAL is "of another kind".
+/* Opens rest below root_fd or, with AT_FDCWD, the operator's path rest. */
+static int
+open_either (int root_fd, const char *rest, int flags)
+{
+  int fd;
+
+  if (root_fd != AT_FDCWD)
+    return open_beneath (root_fd, rest, flags);
+  fd = open (rest, flags);
+  return fd == -1 ? -errno : fd;
+}
+
+/* O_NONBLOCK is for a FIFO that has taken the place of the file meanwhile. */
+static int
+open_waiting (int root_fd, const char *rest, bool writable)
+{
+  const int flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
+    | (writable ? O_RDWR : O_RDONLY);
+  struct lease_wait wait = { 0 };
+  int fd;
+
+  do
+    fd = open_either (root_fd, rest, flags);
+  while (fd == -EWOULDBLOCK && lease_wait (&wait));
+  return fd == -EWOULDBLOCK ? -EBUSY : fd;
+}
+
+/* Opens the file having made sure, without opening it, that it is a regular file
+ * or a block device.  Returns a descriptor or -errno, as beneath_open does.
  */
 static int
 open_checked (int root_fd, const char *rest, bool writable, struct stat *st)
 {
-  const int flags = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
-    | (writable ? O_RDWR : O_RDONLY);
   CLEANUP_CLOSE int probe = -1;
   struct file_id expected, found;
   int fd;
 
-  if (root_fd == AT_FDCWD)
-    probe = open (rest, O_PATH | O_CLOEXEC);
-  else
-    probe = open_beneath (root_fd, rest, O_PATH | O_CLOEXEC);
+  probe = open_either (root_fd, rest, O_PATH | O_CLOEXEC);
   if (probe < 0)
-    return root_fd == AT_FDCWD ? -errno : probe;
+    return probe;
   if (fstat (probe, st) == -1)
     return -errno;
   if (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode))
     return -EINVAL;
 
-  if (root_fd == AT_FDCWD)
-    fd = open (rest, flags);
-  else
-    fd = open_beneath (root_fd, rest, flags);
+  fd = open_waiting (root_fd, rest, writable);
   if (fd < 0)
-    return root_fd == AT_FDCWD ? -errno : fd;
+    return fd;
 
   expected = file_id_of (st);
   if (fstat (fd, st) == -1) {
@@ -124,7 +143,26 @@ beneath_open (int root_fd, const char *rest, bool writable, struct stat *st)
 {
   const int fd = open_checked (root_fd, rest, writable, st);
 
-  if (writable && (fd == -EACCES || fd == -EPERM || fd == -EROFS))
+  if (writable && (fd == -EACCES || fd == -EPERM || fd == -EROFS
+                   || fd == -ETXTBSY))
     return open_checked (root_fd, rest, false, st);
   return fd;
+}
+
+const char *
+beneath_explain (int error)
+{
+  switch (error) {
+  case -EAGAIN:
+    return "the file was exchanged while it was opened; try again";
+  case -EBUSY:
+    return "it is in use, or another program, such as a file server, has a "
+      "lease of it and does not give it up; end that use";
+  case -EMFILE:
+  case -ENFILE:
+    return "too many files are open: let the server have more (ulimit -n, "
+      "LimitNOFILE=), or let clients disconnect";
+  default:
+    return strerror (-error);
+  }
 }

@@ -11,11 +11,15 @@
 /* Opens the regular file or block device rest below root_fd, for writing if
  * that is wanted and allowed.  No symbolic link is followed, and nothing is
  * opened that was not seen to be of these kinds, so that opening does not
- * block.  With AT_FDCWD, rest is a path of the operator's, in which links are
- * followed.  Returns a descriptor or -errno; -EINVAL: it is of another kind;
- * -EAGAIN: it was exchanged meanwhile.
+ * block, but for another program's lease of the file, and then not for ever (see
+ * lease-wait.c).  With AT_FDCWD, rest is a path of the operator's, in which
+ * links are followed.  Returns a descriptor or -errno; -EINVAL: it is of another
+ * kind; -EAGAIN: it was exchanged meanwhile; -EBUSY: there is a lease.
  */
 int beneath_open (int root_fd, const char *rest, bool writable,
                   struct stat *st);
+
+/* What it means, and what can be done, that beneath_open has failed. */
+const char *beneath_explain (int error);
 
 #endif /* QCOW2EXT_BENEATH_H */

@@ -87,14 +87,8 @@ directory_explain (int error)
     return "with dir=, an image is a regular file";
   case -ELOOP:
     return "with dir=, symbolic links are not followed";
-  case -EAGAIN:
-    return "the file was exchanged while it was opened";
-  case -EMFILE:
-  case -ENFILE:
-    return "too many files are open: let the server have more (ulimit -n, "
-      "LimitNOFILE=), or let clients disconnect";
   default:
-    return strerror (-error);
+    return beneath_explain (error);
   }
 }
 

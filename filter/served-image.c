@@ -20,81 +20,16 @@
 #include "base/cleanup.h"
 #include "claims.h"
 #include "config.h"
-#include "directory.h"
 #include "disk/format.h"
 #include "encryption.h"
 #include "failures.h"
+#include "image-file.h"
 #include "image-lock.h"
 #include "served-image.h"
 #include "store-direct.h"
 #include "store-file.h"
 #include "store-open.h"
 #include "store-switch.h"
-
-/* Is this the file behind the plugin's fd=?  Its path may lead to another one
- * by now.
- */
-static bool
-same_as_fd (const struct stat *st)
-{
-  struct file_id id, expected;
-  struct stat st_fd;
-
-  if (fstat (config.image_fd, &st_fd) == -1)
-    return false;
-  id = file_id_of (st);
-  expected = file_id_of (&st_fd);
-  return file_id_equal (&id, &expected);
-}
-
-/* The same for an image of a directory, where all that is wrong is reported:
- * it is served through our own descriptor or not at all.
- */
-static int
-open_in_directory (const struct served_image *served, bool writable,
-                   struct stat *st)
-{
-  const int fd = directory_open_file (served->name, writable, st);
-
-  if (fd < 0)
-    nbdkit_error ("%s: %s", served->path, directory_explain (fd));
-  return fd < 0 ? -1 : fd;
-}
-
-/* Opens the image file itself, if it is there and something we can open; for
- * writing, if that is wanted and allowed.  Returns -1 if not: nothing is
- * wrong with that.
- */
-static int
-open_local (const struct served_image *served, bool writable, struct stat *st)
-{
-  const int flags = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-  int fd = -1;
-
-  if (served->name)
-    return open_in_directory (served, writable, st);
-  if (served->path == NULL || stat (served->path, st) == -1
-      || (!S_ISREG (st->st_mode) && !S_ISBLK (st->st_mode)))
-    return -1;
-  if (writable)
-    fd = open (served->path, O_RDWR | flags);
-  if (fd == -1)
-    fd = open (served->path, O_RDONLY | flags);
-  if (fd == -1) {
-    /* With file= the plugin cannot open it either, and says so. */
-    if (config.image_fd != -1)
-      nbdkit_error ("%s: the file of fd= cannot be opened a second time, so "
-                    "it is treated as one that is not local: %m",
-                    served->path);
-    return -1;
-  }
-  if (fstat (fd, st) == -1
-      || (config.image_fd != -1 && !same_as_fd (st))) {
-    close (fd);
-    return -1;
-  }
-  return fd;
-}
 
 /* Has this server not yet dropped what the page cache has of this file? */
 static bool
@@ -203,9 +138,11 @@ served_image_validate (struct served_image *served)
   struct store *store;
   struct image *image;
   struct purpose purpose = { .export = served_image_default_export () };
-  const int fd = open_local (served, false, &st);
+  const int fd = image_file_open (served, false, &st);
 
-  if (fd == -1) {
+  if (fd == IMAGE_FILE_NOT_OPENED)
+    return -1;
+  if (fd == IMAGE_FILE_NOT_LOCAL) {
     /* A file that is there and that the plugin may not read, either.  Where
      * not even that can be seen, the plugin may mean another place.
      */
@@ -339,13 +276,14 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
 {
   const char *name = served->path ? served->path : "the qcow2 image";
   struct stat st;
-  const int fd = open_local (served, writable, &st);
+  const int fd = image_file_open (served, writable, &st);
   struct purpose purpose = { .export = *export, .lock = config.lock,
                              .serve = true };
   const struct export_below below = { served->name, &served->refused };
   struct store *store, *data;
 
-  if (fd == -1 ? served->name != NULL : !may_open (served, fd, &st))
+  if (fd == IMAGE_FILE_NOT_OPENED
+      || (fd != IMAGE_FILE_NOT_LOCAL && !may_open (served, fd, &st)))
     return -1;
   o->key = image_key_of (fd, &st);
   o->has_failed = failures_has (&o->key);
@@ -430,12 +368,11 @@ static int
 claim_image (struct served_image *served)
 {
   struct stat st;
-  const int fd = open_in_directory (served, false, &st);
-
+  const int fd = image_file_open (served, false, &st);
   struct file_lock lock = { .fd = fd };
   int r;
 
-  if (fd == -1)
+  if (fd < 0)
     return -EIO;
   lock.name = strdup (served->path);
   if (lock.name == NULL)
@@ -463,7 +400,11 @@ served_image_lock (struct served_image *served, bool writing)
   if (!config.lock)
     return 0;
   if (image->fd == -1) {        /* if it is a local file, and readable */
-    image->fd = open_local (served, false, &st);
+    const int fd = image_file_open (served, false, &st);
+
+    if (fd == IMAGE_FILE_NOT_OPENED)
+      return -EIO;
+    image->fd = fd;             /* IMAGE_FILE_NOT_LOCAL is none */
     if (image->fd != -1 && !(image->name = strdup (served->path))) {
       drop_lock (image);
       nbdkit_error ("strdup: %m");

@@ -388,7 +388,9 @@ store_direct_file (struct store *store)
                                    : store;
 }
 
-/* Opens the file behind a descriptor again, for the page cache. */
+/* Opens the file behind a descriptor again, for the page cache.  There is no
+ * lease to wait for: nobody can take one while a file is open for writing.
+ */
 static struct store *
 open_cached (int fd, const char *name)
 {
