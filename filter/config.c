@@ -313,10 +313,28 @@ set_detect_zeroes (const char *key, const char *value)
   return 1;
 }
 
+/* Does a layer below choose what it serves by the name of the export?  Ours are
+ * shared by all clients, and are opened without a name: the nbd plugin would
+ * end the server.
+ */
+static bool
+chooses_by_name (const char *key, const char *value)
+{
+  return (strcmp (key, "dynamic-export") == 0
+          && nbdkit_parse_bool (value) == 1)
+    || (strcmp (key, "ext2file") == 0 && strcmp (value, "exportname") == 0);
+}
+
 /* Notes a parameter of the plugin below, which gets it as well. */
 static int
 note_parameter (const char *key, const char *value)
 {
+  if (chooses_by_name (key, value)) {
+    nbdkit_error ("%s=%s: the name of the export that a client asks for is "
+                  "not passed on to what is below qcow2ext; say there which "
+                  "image is to be served", key, value);
+    return -1;
+  }
   if (strcmp (key, "file") == 0)
     return note_file (value);
   if (strcmp (key, "fd") == 0)
