@@ -112,6 +112,15 @@ open_nbd (const struct named_files *files, const char *uri, bool writable,
 #endif
 }
 
+static bool
+begins_like_qcow2 (struct store *file)
+{
+  be32 magic;
+
+  return store_pread (file, &magic, sizeof magic, 0) == 0
+    && be32_get (magic) == QCOW2_MAGIC;
+}
+
 int
 named_open_data (void *opaque, unsigned depth, const struct store *of,
                  const char *name, struct store **store)
@@ -125,7 +134,7 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   };
   CLEANUP_FREE char *named = NULL, *path = NULL;
   struct stat st;
-  int fd;
+  int fd, r;
 
   q.name = name = absent_if_empty (name);
   if (depth == 0 && config.data_is_nbd)
@@ -146,8 +155,13 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
     return fd;
   if (files->drop_cache && depth == 0)
     posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
-  return make_store (files, &q, depth == 0, fd, path ? path : q.name, &st,
-                     store);
+  r = make_store (files, &q, depth == 0, fd, path ? path : q.name, &st, store);
+  if (r == 0 && depth == 0 && config.data_file && begins_like_qcow2 (*store))
+    report_warning ("%s: the external data file %s, which "
+                    "qcow2ext-data-file= names, is a qcow2 image; as a data "
+                    "file it is overwritten with the disk's data",
+                    of->name, (*store)->name);
+  return r;
 }
 
 /* What the command line says of the layer below that at depth; NULL: nothing.
