@@ -351,7 +351,9 @@ store_switch_prove (void *opaque, uint64_t offset, uint64_t length, bool grow,
   }
   if (r != -PATH_NOT_CLEAR) {
     report_error ("%s: whether the path to the file is clear could not be "
-                  "found out: %s", s->store.name, strerror (-r));
+                  "found out: %s; if a filter between qcow2ext and the file "
+                  "is why, put it before --filter=qcow2ext",
+                  s->store.name, strerror (-r));
     return r;
   }
   if (s->export.name) {
