@@ -166,3 +166,15 @@ beneath_explain (int error)
     return strerror (-error);
   }
 }
+
+int
+beneath_open_directory (const char *path)
+{
+  const int flags = O_PATH | O_DIRECTORY | O_CLOEXEC;
+  CLEANUP_CLOSE int root = open ("/", flags);
+
+  if (root == -1)
+    return -errno;
+  path += strspn (path, "/");
+  return open_beneath (root, path[0] ? path : ".", flags);
+}

@@ -22,4 +22,9 @@ int beneath_open (int root_fd, const char *rest, bool writable,
 /* What it means, and what can be done, that beneath_open has failed. */
 const char *beneath_explain (int error);
 
+/* Opens the directory at path, which is absolute, with O_PATH, as a root for what
+ * is below it.  No symbolic link is followed.  Returns a descriptor or -errno.
+ */
+int beneath_open_directory (const char *path);
+
 #endif /* QCOW2EXT_BENEATH_H */

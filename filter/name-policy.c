@@ -18,7 +18,9 @@
  *   dir=: its neighbours are other images.  If an allowed tree
  *   is in /dev, links in it to devices lead into it.
  * - Between the check and the opening nothing may move: the file is opened
- *   from the tree's root downwards, and no link is followed any more.
+ *   from the tree's root downwards, and no link is followed any more.  The root
+ *   is a descriptor (trees.c), or a path that had no link in it when the server
+ *   started and is opened without following one (qcow2ext-allow=).
  * - Only regular files and block devices, seen to be such before they are
  *   opened; each file once in a chain.
  */
@@ -96,22 +98,24 @@ int
 named_files_init (struct named_files *files, const char *path,
                   const struct stat *st)
 {
+  int r;
+
   memset (files, 0, sizeof *files);
   if (path == NULL)
     return 0;
-  if (named_files_enter (files, path, st, true) < 0
-      || named_files_add (files, st) < 0) {
+  r = named_files_enter (files, path, st, true);
+  if (r == 0 && (r = named_files_add (files, st)) < 0)
+    report_error ("%s: %s", path, strerror (-r));
+  if (r < 0)
     named_files_free (files);
-    return -ENOMEM;
-  }
-  return 0;
+  return r;
 }
 
 void
 named_files_free (struct named_files *files)
 {
   place_free (&files->layer);
-  place_free (&files->tree);
+  trees_free (&files->trees);
   free (files->seen);
 }
 
@@ -121,20 +125,19 @@ named_files_enter (struct named_files *files, const char *path,
 {
   int r = place_set (&files->layer, path);
 
-  if (r < 0 || !trusted)
-    return r;
-  if (S_ISBLK (st->st_mode)) {
-    place_free (&files->tree);
-    return 0;
-  }
-  return place_set (&files->tree, path);
+  if (r == 0 && trusted)
+    r = trees_set (&files->trees, path, st);
+  if (r < 0)
+    report_error ("%s: the directory of the file cannot be found: %s", path,
+                  strerror (-r));
+  return r;
 }
 
 void
 named_files_enter_remote (struct named_files *files)
 {
   place_free (&files->layer);
-  place_free (&files->tree);
+  trees_free (&files->trees);
 }
 
 static bool
@@ -190,7 +193,8 @@ name_open_trusted (const struct name_request *q, struct stat *st)
 }
 
 static int
-refuse (const struct name_request *q, const char *path, const char *tree)
+refuse (const struct name_request *q, const char *path,
+        const struct trees *trees)
 {
   if (config.directory && !config.allow_none && config.nr_allow == 0)
     report_error ("%s: the image names the %s \"%s\"; with dir= an image may "
@@ -206,56 +210,68 @@ refuse (const struct name_request *q, const char *path, const char *tree)
                   "a directory of qcow2ext-allow=; if the image may use it, "
                   "allow its directory too%s", q->of->name, q->what,
                   q->name, path, name_or_give (q, ", or give ").text);
-  else if (tree == NULL)
-    report_error ("%s: the image names the %s \"%s\", which is %s; an image "
-                  "on a device may name nothing by itself; if the image may "
-                  "use it, allow its directory with qcow2ext-allow=%s",
-                  q->of->name, q->what, q->name, path,
-                  name_or_give (q, ", or give ").text);
+  else if (trees->nr == 0)
+    report_error ("%s: the image names the %s \"%s\", which is %s; %s; if the "
+                  "image may use it, allow its directory with "
+                  "qcow2ext-allow=%s", q->of->name, q->what, q->name, path,
+                  trees->none, name_or_give (q, ", or give ").text);
   else
     report_error ("%s: the image names the %s \"%s\", which is %s and "
                   "outside %s; if the image may use it, allow its directory "
                   "with qcow2ext-allow=%s", q->of->name, q->what, q->name,
-                  path, tree,
+                  path, trees->tree[0].path,
                   name_or_give (q, ", or give ").text);
   return -EACCES;
 }
 
-/* Opens path if it lies in the tree below root. */
+/* Opens path if it lies in the tree. */
 static int
-open_in_tree (const char *root, const char *path, bool writable,
+open_in_tree (const struct tree *tree, const char *path, bool writable,
               struct stat *st, int *fd)
 {
-  CLEANUP_FREE char *resolved = realpath (root, NULL);
-  CLEANUP_CLOSE int root_fd = -1;
-  const char *rest;
+  const char *rest = path_below (path, tree->path);
 
-  if (resolved == NULL || (rest = path_below (path, resolved)) == NULL)
+  if (rest == NULL)
     return 0;
-  root_fd = open (resolved, O_PATH | O_DIRECTORY | O_CLOEXEC);
-  *fd = root_fd == -1 ? -errno : beneath_open (root_fd, rest, writable, st);
+  *fd = beneath_open (tree->fd, rest, writable, st);
   return 1;
 }
 
-/* Opens the device that a link in the tree below root leads to, if that tree is
- * in /dev, where none but the system makes links: the names of LVM's volumes
- * are such.
+/* The same for a directory of qcow2ext-allow=.  The directory may have been
+ * mounted since the server started, so it is opened only now.  It had no link
+ * in its path then; one that is there now may be anybody's.
  */
 static int
-open_device_link (const char *root, const char *named, bool writable,
+open_in_allowed (const char *dir, const char *path, bool writable,
+                 struct stat *st, int *fd)
+{
+  const char *rest = path_below (path, dir);
+  CLEANUP_CLOSE int dir_fd = -1;
+
+  if (rest == NULL)
+    return 0;
+  dir_fd = beneath_open_directory (dir);
+  *fd = dir_fd < 0 ? dir_fd : beneath_open (dir_fd, rest, writable, st);
+  return 1;
+}
+
+/* Opens the device that a link in an allowed directory leads to, if that
+ * directory is in /dev, where none but the system makes links: the names of
+ * LVM's volumes are such.
+ */
+static int
+open_device_link (const char *allowed, const char *named, bool writable,
                   struct stat *st, int *fd)
 {
-  CLEANUP_FREE char *resolved = realpath (root, NULL);
   CLEANUP_FREE char *dir = directory_of (named);
   CLEANUP_FREE char *resolved_dir = dir ? realpath (dir, NULL) : NULL;
   CLEANUP_FREE char *link = NULL;
 
-  if (resolved == NULL || resolved_dir == NULL
-      || path_below (resolved, "/dev") == NULL
+  if (resolved_dir == NULL || path_below (allowed, "/dev") == NULL
       || asprintf (&link, "%s/%s", resolved_dir, strrchr (named, '/') + 1)
          == -1)
     return 0;
-  if (path_below (link, resolved) == NULL)
+  if (path_below (link, allowed) == NULL)
     return 0;
   *fd = beneath_open (AT_FDCWD, link, writable, st);
   if (*fd >= 0 && !S_ISBLK (st->st_mode)) {
@@ -316,21 +332,21 @@ name_open_untrusted (struct named_files *files, const struct name_request *q,
     return -EACCES;
   }
   if (config.allow_none || (config.directory && config.nr_allow == 0))
-    return refuse (q, q->name, NULL);
+    return refuse (q, q->name, &files->trees);
 
   r = find_named (files, q, named, path);
   if (r < 0)
     return r;
 
-  for (int i = 0; i < 2 && config.nr_allow == 0 && !allowed; i++)
-    if (files->tree.dir[i])
-      allowed = open_in_tree (files->tree.dir[i], *path, q->writable, st,
+  if (config.nr_allow == 0)
+    for (unsigned i = 0; i < files->trees.nr && !allowed; i++)
+      allowed = open_in_tree (&files->trees.tree[i], *path, q->writable, st,
                               &fd);
   for (size_t i = 0; !allowed && i < config.nr_allow; i++)
-    allowed = open_in_tree (config.allow[i], *path, q->writable, st, &fd)
+    allowed = open_in_allowed (config.allow[i], *path, q->writable, st, &fd)
       || open_device_link (config.allow[i], *named, q->writable, st, &fd);
   if (!allowed)
-    return refuse (q, *path, files->tree.dir[0]);
+    return refuse (q, *path, &files->trees);
   if (fd < 0)
     report_open_error (q, *path, fd);
   return fd;

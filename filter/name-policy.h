@@ -11,6 +11,7 @@
 
 #include "base/store.h"
 #include "store-file.h"
+#include "trees.h"
 
 /* The directories of an image: as its path says, and, if that differs, where
  * symbolic links lead.  Both NULL: it is not a local file.
@@ -29,15 +30,16 @@ struct named_files {
   bool drop_cache;              /* of the served image's data file */
   bool connect;                 /* ask NBD servers that have a file */
   struct place layer;           /* of the current layer */
-  struct place tree;            /* the default tree */
+  struct trees trees;           /* the default ones */
   struct file_id *seen;
   size_t nr_seen;
   size_t nr_asked;              /* how many layers could have a backing file */
   size_t nr_backing;            /* and have */
 };
 
-/* Starts a chain whose top is the image at path (absolute), or an
- * image that is no local file (NULL).  Returns 0 or -errno.
+/* Starts a chain whose top is the image at path (absolute), of which st is what
+ * fstat says, or an image that is no local file (NULL).  Returns 0 or -errno
+ * (reported).
  */
 int named_files_init (struct named_files *files, const char *path,
                       const struct stat *st);
@@ -47,8 +49,8 @@ void named_files_free (struct named_files *files);
 int named_files_add (struct named_files *files, const struct stat *st);
 
 /* What the layer just opened at path names is relative to its directory.
- * trusted: the operator named it, so that this is the default tree as well;
- * that of a device is empty.  Returns 0 or -errno.
+ * trusted: the operator named it, so that its directories are the default trees
+ * as well.  Returns 0 or -errno (reported).
  */
 int named_files_enter (struct named_files *files, const char *path,
                        const struct stat *st, bool trusted);

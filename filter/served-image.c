@@ -96,7 +96,6 @@ open_image (struct served_image *served, struct store *store,
   struct image *image = NULL;
 
   if (named_files_init (&files, path, st) < 0) {
-    nbdkit_error ("malloc: %m");
     store_close (store);
     return NULL;
   }
@@ -269,6 +268,22 @@ is_locked_below (struct served_image *served)
   return is_locked_file (served, &st);
 }
 
+/* Is our own file, which has this key, what the store reads?  Once seen to be,
+ * it stays that, even if what a filter keeps for itself (cow) differs from it by
+ * now.  That says nothing of another file which has the name by now.
+ */
+static bool
+is_local (struct served_image *served, const struct store *store,
+          const struct image_key *key)
+{
+  LOCK_FOR_SCOPE (&served->lock);
+  if (store_switch_is_local (store)) {
+    served->is_local = true;
+    served->seen_below = *key;
+  }
+  return key->is_known && image_key_equal (&served->seen_below, key);
+}
+
 int
 served_image_open (struct served_image *served, nbdkit_backend *backend,
                    const struct export *export, bool writable,
@@ -315,14 +330,9 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
     .prove = store_switch_prove,
     .opaque = store,
   };
-  /* Once seen to be that file, it stays it, even if what a filter keeps for
-   * itself (cow) differs from it by now.
-   */
-  if (store_switch_is_local (store))
-    served->is_local = true;
   o->image = open_image (served, store,
-                         fd != -1 && served->is_local ? served->path : NULL,
-                         &st, &purpose);
+                         is_local (served, store, &o->key) ? served->path
+                         : NULL, &st, &purpose);
   if (o->image == NULL)
     return -1;
   data = image_data_file (o->image);

@@ -36,7 +36,7 @@ struct served_image {
   char *name;                   /* in the directory; NULL: it is not in one */
   atomic_bool refused;          /* filters below keep or change what is
                                    written; with a directory only */
-  atomic_bool is_local;         /* what lies below us was seen to be the file
+  atomic_bool is_local;         /* what lies below us was seen to be a file
                                    at path */
   atomic_bool warned;           /* its state was reported once */
   atomic_bool warned_bitmaps;   /* likewise bitmaps that do not record */
@@ -45,6 +45,7 @@ struct served_image {
   struct session *sessions;     /* the exports of it that are open */
   struct file_lock image_lock, data_lock;
   struct image_key uncached;    /* whose page cache was dropped */
+  struct image_key seen_below;  /* of the file that was seen below us */
 
   /* --- Private to images.c, for those of a directory. --- */
   struct served_image *next;
