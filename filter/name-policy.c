@@ -14,9 +14,9 @@
  * - It must lead, all symbolic links resolved, into an allowed tree: those of
  *   qcow2ext-allow=, or else the directories, in that sense, of the nearest
  *   image above that the operator named.  An image on a block device has no
- *   such directory: /dev holds every disk of the machine.  Nor has one of
- *   dir=: its neighbours are other images.  If an allowed tree
- *   is in /dev, links in it to devices lead into it.
+ *   such directory: /dev holds every disk of the machine.  Nor has one right in
+ *   /, below which is everything, nor one of dir=: its neighbours are other
+ *   images.  If an allowed tree is in /dev, links in it to devices lead into it.
  * - Between the check and the opening nothing may move: the file is opened
  *   from the tree's root downwards, and no link is followed any more.  The root
  *   is a descriptor (trees.c), or a path that had no link in it when the server

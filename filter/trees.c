@@ -8,6 +8,8 @@
  * last part of the path leads, from that very directory, to the file that is
  * open.  A directory in which they may not make names can thus not become a
  * tree, whatever they rename, and whenever.
+ *
+ * The root directory is none: all files of the machine are below.
  */
 
 #include "build-config.h"
@@ -49,6 +51,15 @@ leads_to (int dir_fd, const char *name, const struct stat *st, int flags)
   return file_id_equal (&there, &expected);
 }
 
+static bool
+is_root (int dir_fd)
+{
+  struct stat st, st_root;
+
+  return fstat (dir_fd, &st) == -1 || stat ("/", &st_root) == -1
+    || (st.st_dev == st_root.st_dev && st.st_ino == st_root.st_ino);
+}
+
 /* An error that says nothing of the file and its directory. */
 static bool
 is_shortage (int error)
@@ -81,6 +92,11 @@ add_tree (struct trees *trees, const char *path, const struct stat *st,
   if (fd < 0)
     return is_shortage (-fd) ? fd : 0;
   if (!leads_to (fd, slash + 1, st, flags)) {
+    close (fd);
+    return 0;
+  }
+  if (is_root (fd)) {
+    trees->none = "an image in the root directory may name nothing by itself";
     close (fd);
     return 0;
   }
