@@ -18,9 +18,11 @@
  *   /, below which is everything, nor one of dir=: its neighbours are other
  *   images.  If an allowed tree is in /dev, links in it to devices lead into it.
  * - Between the check and the opening nothing may move: the file is opened
- *   from the tree's root downwards, and no link is followed any more.  The root
- *   is a descriptor (trees.c), or a path that had no link in it when the server
- *   started and is opened without following one (qcow2ext-allow=).
+ *   from the tree's root downwards, and no link is followed any more.  The
+ *   root is a descriptor (trees.c), or a path that had no link in it when the
+ *   server started and is opened without following one (qcow2ext-allow=).
+ * - The directories of the image are those of the file that was opened here, so
+ *   that file must have the name, and not only what the layers below show.
  * - Only regular files and block devices, seen to be such before they are
  *   opened; each file once in a chain.
  */
@@ -40,6 +42,7 @@
 #include "beneath.h"
 #include "config.h"
 #include "name-policy.h"
+#include "own-header.h"
 #include "store-file.h"
 
 static char *
@@ -100,7 +103,7 @@ named_files_init (struct named_files *files, const char *path,
 {
   int r;
 
-  memset (files, 0, sizeof *files);
+  *files = (struct named_files) { .image_fd = -1 };
   if (path == NULL)
     return 0;
   r = named_files_enter (files, path, st, true);
@@ -309,6 +312,26 @@ find_named (const struct named_files *files, const struct name_request *q,
   return -error;
 }
 
+/* Is it the image's own file that has the name? */
+static int
+check_own_header (const struct named_files *files,
+                  const struct name_request *q)
+{
+  int r;
+
+  if (!q->is_top || files->image_fd == -1)
+    return 0;
+  r = own_header_names (files->image_fd, q->of, q->is_data, q->name);
+  if (r == 0) {
+    report_error ("%s: the layers below qcow2ext show an image that names the "
+                  "%s \"%s\", but the file does not: it has been replaced or "
+                  "changed (try again)%s", q->of->name, q->what, q->name,
+                  name_or_give (q, "; or give ").text);
+    return -EACCES;
+  }
+  return r < 0 ? r : 0;
+}
+
 int
 name_open_untrusted (struct named_files *files, const struct name_request *q,
                      char **named, char **path, struct stat *st)
@@ -333,6 +356,8 @@ name_open_untrusted (struct named_files *files, const struct name_request *q,
   }
   if (config.allow_none || (config.directory && config.nr_allow == 0))
     return refuse (q, q->name, &files->trees);
+  if (config.nr_allow == 0 && (r = check_own_header (files, q)) < 0)
+    return r;
 
   r = find_named (files, q, named, path);
   if (r < 0)

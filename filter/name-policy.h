@@ -29,6 +29,8 @@ struct named_files {
   bool lock;                    /* lock what lower layers consist of */
   bool drop_cache;              /* of the served image's data file */
   bool connect;                 /* ask NBD servers that have a file */
+  int image_fd;                 /* of the served image, the caller's; -1: it is
+                                   not read through other layers */
   struct place layer;           /* of the current layer */
   struct trees trees;           /* the default ones */
   struct file_id *seen;
@@ -62,6 +64,8 @@ void named_files_enter_remote (struct named_files *files);
 struct name_request {
   bool writable;                /* open it for writing if possible */
   bool lock;
+  bool is_data;                 /* it is a data file */
+  bool is_top;                  /* the served image names it */
   const struct store *of;
   const char *what;             /* "external data file", "backing file" */
   const char *name;             /* as the image or the operator wrote it */

@@ -49,6 +49,7 @@ struct purpose {
   bool lock;
   bool serve;                   /* not only to see whether it is a good one */
   bool drop_cache;              /* of the data file, before it is read */
+  int own_fd;                   /* see struct named_files */
   size_t l2_cache_size;
   const struct image_write_env *write_env;
 };
@@ -103,6 +104,7 @@ open_image (struct served_image *served, struct store *store,
   files.lock = purpose->lock;
   files.connect = purpose->serve;
   files.drop_cache = purpose->drop_cache;
+  files.image_fd = purpose->own_fd;
   if (image_open (store, &options, &image) < 0)
     image = NULL;
   else if (named_check_layers (&files, path ? path : "the qcow2 image") < 0) {
@@ -136,7 +138,8 @@ served_image_validate (struct served_image *served)
   struct stat st;
   struct store *store;
   struct image *image;
-  struct purpose purpose = { .export = served_image_default_export () };
+  struct purpose purpose = { .export = served_image_default_export (),
+                             .own_fd = -1 };
   const int fd = image_file_open (served, false, &st);
 
   if (fd == IMAGE_FILE_NOT_OPENED)
@@ -269,8 +272,8 @@ is_locked_below (struct served_image *served)
 }
 
 /* Is our own file, which has this key, what the store reads?  Once seen to be,
- * it stays that, even if what a filter keeps for itself (cow) differs from it by
- * now.  That says nothing of another file which has the name by now.
+ * it stays that, even if what a filter keeps for itself (cow) differs from it
+ * by now.  That says nothing of another file which has the name by now.
  */
 static bool
 is_local (struct served_image *served, const struct store *store,
@@ -293,7 +296,8 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
   struct stat st;
   const int fd = image_file_open (served, writable, &st);
   struct purpose purpose = { .export = *export, .lock = config.lock,
-                             .serve = true };
+                             .serve = true, .own_fd = -1 };
+  CLEANUP_CLOSE int own_fd = -1;
   const struct export_below below = { served->name, &served->refused };
   struct store *store, *data;
 
@@ -316,6 +320,17 @@ served_image_open (struct served_image *served, nbdkit_backend *backend,
       posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
   }
 
+  /* Past the page cache, and in a directory, the image is read through our own
+   * descriptor anyway.
+   */
+  if (fd != -1 && !config.direct && served->name == NULL) {
+    purpose.own_fd = own_fd = fcntl (fd, F_DUPFD_CLOEXEC, 0);
+    if (own_fd == -1) {
+      nbdkit_error ("%s: %m", name);
+      close (fd);
+      return -1;
+    }
+  }
   purpose.l2_cache_size = o->l2_cache_size = cache_share_take ();
   store = store_switch_open (backend, served->name ? &below : NULL, name,
                              !writable, config.serialize, fd);

@@ -127,7 +127,8 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
 {
   struct named_files *files = opaque;
   struct name_request q = {
-    .of = of, .what = "external data file",
+    .of = of, .what = "external data file", .is_data = true,
+    .is_top = depth == 0,
     .parameter = depth == 0 ? "qcow2ext-data-file" : NULL,
     .writable = files->writable && depth == 0,
     .lock = files->lock && depth > 0, /* that of the image itself: later */
@@ -289,7 +290,7 @@ named_open_backing (void *opaque, unsigned depth, const struct store *of,
   struct named_files *files = opaque;
   const struct location *given = given_file (depth);
   const struct name_request q = {
-    .of = of, .what = "backing file",
+    .of = of, .what = "backing file", .is_top = depth == 0,
     .name = given ? given->name : absent_if_empty (name),
     .lock = files->lock,
     .parameter = depth <= config.nr_backing ? "qcow2ext-backing-file" : NULL,

@@ -18,6 +18,7 @@ mkimage good.qcow2 --data-file d.raw --data 0-3=1 --data-file-out d.raw \
         --reference ref.raw
 mkimage evil.qcow2 --data-file "$tmp/secret/d.raw" --data 0-3=1
 cp d.raw secret
+cp d.raw secret/e.raw
 
 # The plugin serves the file "below", whatever has the image's name, and runs
 # at-open or at-read once.  The first read compares the image with the file.
@@ -71,7 +72,7 @@ refused_now ()
     rm -f compared
     expect_fail '.' nbdsh -u "$(uri s)" -c 'print (h.pread (65536, 0)[:16])'
     [ -z "$2" ] || [ ! -e "at-$2" ] || fail "nothing was renamed"
-    grep -E "the image names the external data file .*($1)" s.log ||
+    grep -E "image (that )?names the external data file .*($1)" s.log ||
         fail "not refused for that: $(cat s.log)"
     stop s
 }
@@ -123,6 +124,19 @@ good
 eval "$(link_to secret/hostname)"
 cp evil.qcow2 image
 refused_now 'not a local file'
+
+# The link leads to a good image in that directory; what the plugin has open is a
+# copy of it, which becomes another one once it was compared.
+for names in "--data-file d.raw" \
+             "--backing d.raw --backing-format raw" ""; do
+    # shellcheck disable=SC2086
+    mkimage secret/a.qcow2 $names --data 0-3=1
+    begin
+    eval "$(link_to secret/a.qcow2)"
+    cp secret/a.qcow2 image
+    mkimage evil2.qcow2 --data-file e.raw --data 0-3=1
+    refused_now 'but the file does not' read 'cp evil2.qcow2 image'
+done
 
 # qcow2ext-allow= is the directory that was there when the server started.
 begin qcow2ext-allow=par/pool
