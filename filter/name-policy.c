@@ -172,17 +172,19 @@ name_or_give (const struct name_request *q, const char *before)
   return a;
 }
 
+/* given: the operator has said where it is. */
 static void
-report_open_error (const struct name_request *q, const char *path, int error)
+report_open_error (const struct name_request *q, const char *path, int error,
+                   bool given)
 {
   if (error == -EINVAL)
     report_error ("%s: the %s %s is neither a regular file nor a block "
                   "device", q->of->name, q->what, path);
   else
     report_error ("%s: the %s %s cannot be opened: %s%s", q->of->name,
-                  q->what, path, strerror (-error),
-                  name_or_give (q, "; if it has moved, say where it is with ")
-                  .text);
+                  q->what, path, beneath_explain (error), given ? ""
+                  : name_or_give (q, "; if it has moved, say where it is "
+                                  "with ").text);
 }
 
 int
@@ -191,7 +193,7 @@ name_open_trusted (const struct name_request *q, struct stat *st)
   const int fd = beneath_open (AT_FDCWD, q->name, q->writable, st);
 
   if (fd < 0)
-    report_open_error (q, q->name, fd);
+    report_open_error (q, q->name, fd, true);
   return fd;
 }
 
@@ -308,7 +310,7 @@ find_named (const struct named_files *files, const struct name_request *q,
     if (error != ENOENT)
       break;
   }
-  report_open_error (q, *named, -error);
+  report_open_error (q, *named, -error, false);
   return -error;
 }
 
@@ -373,6 +375,6 @@ name_open_untrusted (struct named_files *files, const struct name_request *q,
   if (!allowed)
     return refuse (q, *path, &files->trees);
   if (fd < 0)
-    report_open_error (q, *path, fd);
+    report_open_error (q, *path, fd, false);
   return fd;
 }

@@ -42,7 +42,8 @@ esac
 END_BELOW
 chmod +x below
 
-# begin NBDKIT-ARGS...: a server that has seen a good image when it started.
+# begin NBDKIT-ARGS...: a server that has seen a good image when it started.  With
+# locks most of this is refused as not being the file that is locked.
 begin ()
 {
     rm -rf par
@@ -51,7 +52,7 @@ begin ()
     cp good.qcow2 par/pool/x.qcow2
     cp good.qcow2 image
     serve_log s -r --filter="$qcow2ext" sh "$tmp/below" \
-              file=par/pool/x.qcow2 "$@"
+              file=par/pool/x.qcow2 qcow2ext-lock=false "$@"
 }
 # replace IMAGE: by renaming.
 replace ()

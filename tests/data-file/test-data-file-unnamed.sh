@@ -26,6 +26,7 @@ done
 
 # It may lead anywhere, but not nowhere, and must make sense.
 no_disk 'missing' file x.qcow2 qcow2ext-data-file=missing.data
+! grep 'say where' expect_fail.out || fail "advises what was done"
 no_disk 'elsewhere' file x.qcow2 qcow2ext-data-file=elsewhere
 mkimage plain.qcow2 --data 0=1
 no_disk 'data.file' file plain.qcow2 \
