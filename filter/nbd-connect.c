@@ -127,14 +127,20 @@ read_facts (struct nbd_handle *h, struct nbd_facts *f)
  * not.
  */
 static const char *
-compare_facts (const struct nbd_facts *old, const struct nbd_facts *f)
+compare_facts (const struct nbd_pool *p, const struct nbd_facts *f)
 {
+  const struct nbd_facts *old = &p->facts;
+
   if (f->size < old->size)
     return "the export has become smaller";
   if (f->readonly && !old->readonly)
     return "the export has become read-only";
   if (f->minimum > old->minimum || f->maximum < old->maximum)
     return "it now demands other block sizes";
+  /* Changes are spread over the links, and one flush has to cover them all. */
+  if (p->writable && f->multi_conn < old->multi_conn)
+    return "it no longer allows several connections (multi-conn); start it "
+      "as it was, or nbdkit again";
   if (f->can_flush != old->can_flush || f->can_zero < old->can_zero
       || f->can_fast_zero < old->can_fast_zero
       || f->can_cache < old->can_cache || f->can_extents < old->can_extents)
@@ -204,7 +210,7 @@ accept_facts (struct nbd_pool *p, struct nbd_handle *h)
 
   LOCK_FOR_SCOPE (&p->lock);
   if (why == NULL && p->have_facts)
-    why = compare_facts (&p->facts, &facts);
+    why = compare_facts (p, &facts);
   if (why) {
     snprintf (p->why, sizeof p->why, "%s", why);
     return false;

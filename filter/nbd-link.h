@@ -37,6 +37,7 @@ struct nbd_link {
 /* The links to one server, and what they share. */
 struct nbd_pool {
   char *uri;
+  bool writable;                /* changes and flushes are sent */
   struct nbd_events events;
   struct report_limit limit;
 

@@ -171,8 +171,8 @@ first_link (struct nbd_pool *p)
 }
 
 struct nbd_pool *
-nbd_pool_open (const char *uri, const struct nbd_events *events,
-               struct nbd_facts *facts)
+nbd_pool_open (const char *uri, bool writable,
+               const struct nbd_events *events, struct nbd_facts *facts)
 {
   struct nbd_pool *p = calloc (1, sizeof *p);
 
@@ -181,6 +181,7 @@ nbd_pool_open (const char *uri, const struct nbd_events *events,
     free (p);
     return NULL;
   }
+  p->writable = writable;
   p->events = *events;
   p->limit = (struct report_limit) REPORT_LIMIT_INIT;
   pthread_mutex_init (&p->lock, NULL);

@@ -28,10 +28,11 @@ struct nbd_events {
   void *opaque;
 };
 
-/* Connects to a server.  The facts stay true, or else there is no connection.
- * Returns NULL (reported) if the server cannot be reached.
+/* Connects to a server.  The facts stay true, or else there is no connection;
+ * one that is not written to may cease to allow several.  Returns NULL
+ * (reported) if the server cannot be reached.
  */
-struct nbd_pool *nbd_pool_open (const char *uri,
+struct nbd_pool *nbd_pool_open (const char *uri, bool writable,
                                 const struct nbd_events *events,
                                 struct nbd_facts *facts);
 

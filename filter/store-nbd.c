@@ -379,7 +379,7 @@ store_nbd_open (const char *uri, bool writable, struct store **store)
     return r;
   s = (struct store_nbd *) *store;
   *store = NULL;
-  s->pool = nbd_pool_open (uri, &(struct nbd_events) {
+  s->pool = nbd_pool_open (uri, writable, &(struct nbd_events) {
                              .mark = mark,
                              .lost = connection_lost,
                              .opaque = s,
