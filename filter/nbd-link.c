@@ -8,9 +8,17 @@
  *   down --wanted--> connecting --agreed on everything--> up
  *     ^                  |                                 |
  *     +----- failed -----+---- lost, dropped, closing -----+
+ *                              era over, all answered
  *
- * A link is wanted if none is up and somebody waits for one, or if another one
- * has come up since it last tried: so all of them come back with the first.
+ * A link is wanted if none is usable and somebody waits for one, or if another
+ * one has come up since it last tried: so all of them come back with the first.
+ *
+ * The links in use belong to one era.  It ends when one of them is lost, for
+ * what answers when that one connects again may be another server, to which a
+ * flush over an older link says nothing, and the reverse.  An older link gets
+ * no more requests, ends when those that it has are answered, and connects
+ * again.  So does one that was connecting when the era ended.  Within an era
+ * links are made within seconds of each other.
  *
  * When nbdkit stops, a server that does not answer for some seconds is given
  * up on for good, and all requests fail.  nbdkit_nanosleep is what tells that
@@ -83,11 +91,17 @@ look_whether_nbdkit_stops (struct nbd_pool *p)
   p->quitting = true;
 }
 
+bool
+nbd_link_is_usable (const struct nbd_link *l)
+{
+  return l->up && l->era == l->pool->era;
+}
+
 static bool
-any_up (struct nbd_pool *p)
+any_usable (struct nbd_pool *p)
 {
   for (unsigned i = 0; i < p->nr_links; i++)
-    if (p->link[i].up)
+    if (nbd_link_is_usable (&p->link[i]))
       return true;
   return false;
 }
@@ -100,7 +114,7 @@ is_wanted (const struct nbd_link *l)
 
   if (p->given_up)
     return false;
-  return any_up (p) ? l->tried != p->ups : p->waiting > 0;
+  return any_usable (p) ? l->tried != p->ups : p->waiting > 0;
 }
 
 static void
@@ -117,12 +131,25 @@ bring_up (struct nbd_link *l, struct nbd_handle *h)
     l->up = true;
   }
   LOCK_FOR_SCOPE (&p->lock);
+  if (l->era != p->era)
+    return;
   l->tried = ++p->ups;
   if (p->said_lost)
     report_warning ("%s: connected to the NBD server again", p->uri);
   p->said_lost = false;
   pthread_cond_broadcast (&p->changed);
   pthread_cond_broadcast (&p->wake);
+}
+
+/* Whether the link's era is over and it has nothing more to answer. */
+static bool
+is_drained (struct nbd_link *l)
+{
+  if (l->era == l->pool->era)
+    return false;
+  /* A request that found the era to be the same has been sent by then. */
+  LOCK_FOR_SCOPE (&l->issue);
+  return l->in_flight == 0;
 }
 
 /* Handles answers until the connection has to end. */
@@ -133,7 +160,7 @@ serve (struct nbd_link *l, struct nbd_handle *h, char *why, size_t why_size)
   int64_t progress = nbd_now (), looked = progress;
 
   snprintf (why, why_size, "%s", "it was closed");
-  while (!p->closing && !l->drop) {
+  while (!p->closing && !l->drop && !is_drained (l)) {
     const int r = nbd_handle_events (l, h, TICK);
     int64_t time;
 
@@ -159,6 +186,26 @@ serve (struct nbd_link *l, struct nbd_handle *h, char *why, size_t why_size)
   }
 }
 
+/* Notes, under the pool's lock, that a link of the present era is lost. */
+static void
+end_era (struct nbd_pool *p, const char *why)
+{
+  p->era++;
+  /* The pool's user knows before any link connects again: that takes the
+   * lock.
+   */
+  p->events.lost (p->events.opaque);
+  /* Once the pool is closing, links end, and their kick_fd is closed. */
+  for (unsigned i = 0; !p->closing && i < p->nr_links; i++)
+    nbd_link_kick (&p->link[i]);
+  snprintf (p->why, sizeof p->why, "%s", why);
+  if (!p->said_lost && report_allowed (&p->limit)) {
+    report_error ("%s: the connection to the NBD server is lost: %s",
+                  p->uri, why);
+    p->said_lost = true;
+  }
+}
+
 static void
 take_down (struct nbd_link *l, struct nbd_handle *h, const char *why)
 {
@@ -176,15 +223,10 @@ take_down (struct nbd_link *l, struct nbd_handle *h, const char *why)
     return;
   }
 
-  p->events.lost (p->events.opaque);
   {
     LOCK_FOR_SCOPE (&p->lock);
-    snprintf (p->why, sizeof p->why, "%s", why);
-    if (!any_up (p) && !p->said_lost && report_allowed (&p->limit)) {
-      report_error ("%s: the connection to the NBD server is lost: %s",
-                    p->uri, why);
-      p->said_lost = true;
-    }
+    if (l->era == p->era)
+      end_era (p, why);
     l->tried = p->ups - 1;
     if (p->given_up)
       pthread_cond_broadcast (&p->changed);
@@ -230,6 +272,7 @@ link_thread (void *arg)
     }
     pause_link (l);
     l->tried = p->ups;
+    l->era = p->era;
     pthread_mutex_unlock (&p->lock);
 
     h = nbd_connect (l);

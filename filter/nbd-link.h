@@ -26,6 +26,7 @@ struct nbd_link {
   atomic_bool up;               /* changed under issue */
   atomic_bool drop;             /* the handle is of no use any more */
   atomic_uint in_flight;
+  atomic_uint era;              /* the pool's when it last began to connect */
 
   /* Under the pool's lock. */
   unsigned tried;               /* how often a link had come up when this one
@@ -49,6 +50,8 @@ struct nbd_pool {
   unsigned failures;            /* how often one could not */
   bool said_lost;               /* the log says that there is no link */
   char why[256];                /* the last failure */
+  atomic_uint era;              /* ends when a link of it is lost; changed
+                                   under lock */
   bool have_facts;
   struct nbd_facts facts;       /* of the first link; then constant */
 
@@ -71,6 +74,12 @@ void nbd_link_end (struct nbd_link *l);
 
 /* Makes the link's thread look around. */
 void nbd_link_kick (struct nbd_link *l);
+
+/* Whether requests may be sent on the link: it is up, and its era has not
+ * ended.  A request that found it so under the issue lock is still sent, and
+ * answered, if the era ends just then.
+ */
+bool nbd_link_is_usable (const struct nbd_link *l);
 
 /* Takes a link out of use, if it is still what it was: generation says so.
  * Takes its issue lock.

@@ -7,7 +7,8 @@
  * Locks: issue (of a link) guards its handle, for as long as a request is
  * being sent; lock (of the pool) guards what is wanted.  Neither is taken with
  * the other one held, and neither in a callback of libnbd, which holds a lock
- * of its own; there only that of the request is taken.
+ * of its own; there only that of the request is taken.  The pool's user may take
+ * its own lock when it is told of a loss, which is under the pool's.
  */
 
 #include "build-config.h"
@@ -38,7 +39,7 @@ pick_link (struct nbd_pool *p, const struct nbd_request *r)
     struct nbd_link *l = &p->link[i];
     const unsigned n = l->in_flight;
 
-    if (l->up && !(r->limited && l->mark > r->max_mark)
+    if (nbd_link_is_usable (l) && !(r->limited && l->mark > r->max_mark)
         && (best == NULL || n < least)) {
       best = l;
       least = n;

@@ -20,11 +20,14 @@ struct nbd_facts {
   bool can_flush, can_zero, can_fast_zero, can_trim, can_cache, can_extents;
 };
 
-/* What the pool tells its user, with no lock held. */
+/* What the pool tells its user, which does not call the pool then.  Changes that
+ * were sent on different sides of a loss may have gone to different servers.
+ */
 struct nbd_events {
   uint64_t (*mark) (void *opaque); /* a connection is about to be used; what
                                       is returned is its mark */
-  void (*lost) (void *opaque);  /* one was lost, and has not been replaced */
+  void (*lost) (void *opaque);  /* one was lost: the others take no more
+                                   requests, and none is made anew yet */
   void *opaque;
 };
 

@@ -107,7 +107,7 @@ nbd_request_send (struct nbd_link *l, struct nbd_request *r,
 
   {
     LOCK_FOR_SCOPE (&l->issue);
-    if (!l->up)
+    if (!nbd_link_is_usable (l))
       return false;
     *generation = l->generation;
     r->done = false;
