@@ -7,7 +7,7 @@
  *
  * nbdkit locks a thread model that is not parallel per connection, which
  * protects nothing here: so where the layers below are not parallel, every call
- * takes one mutex.
+ * takes one mutex, those that open and close a context, too.
  *
  * What the layer demands of a request (its block size constraints) is met by
  * store-blocks.c.
@@ -204,14 +204,18 @@ prepare (struct context *c)
 
 /* Frees a context and all that are older. */
 static void
-contexts_close (struct context *c)
+contexts_close (const struct store_below *s, struct context *c)
 {
   while (c) {
     struct context *older = c->older;
 
     if (c->next) {
+      if (s->serialize)
+        pthread_mutex_lock (&serial_lock);
       c->next->finalize (c->next);
       nbdkit_next_context_close (c->next);
+      if (s->serialize)
+        pthread_mutex_unlock (&serial_lock);
     }
     free (c);
     c = older;
@@ -256,7 +260,7 @@ context_open (const struct store_below *s)
   if (s->serialize)
     pthread_mutex_unlock (&serial_lock);
   if (r == -1) {
-    contexts_close (c);
+    contexts_close (s, c);
     return NULL;
   }
   return c;
@@ -280,7 +284,7 @@ below_refresh_size (struct store *store, uint64_t *size)
     atomic_store_explicit (&s->context, c, memory_order_release);
   }
   else
-    contexts_close (c);
+    contexts_close (s, c);
   *size = newest (s)->size;
   return 0;
 }
@@ -290,7 +294,7 @@ below_close (struct store *store)
 {
   struct store_below *s = (struct store_below *) store;
 
-  contexts_close (s->context);
+  contexts_close (s, s->context);
   pthread_mutex_destroy (&s->refresh_lock);
   free (s->store.name);
   free (s);
