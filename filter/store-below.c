@@ -3,7 +3,9 @@
  *
  * The context is shared by all connections, unless it is one of an export of
  * the plugin: those nbdkit 1.32 and 1.42 cannot share.  It keeps its size; a
- * new one is opened to see whether a device has been enlarged.
+ * new one is opened to see whether a device has been enlarged.  The plugin may
+ * have a connection to a server for each, and a flush may be about what went
+ * over that one: so one is sent through each that has changed something.
  *
  * nbdkit locks a thread model that is not parallel per connection, which
  * protects nothing here: so where the layers below are not parallel, every call
@@ -39,6 +41,8 @@ struct context {
   struct block_limits limits;
   bool readonly;
   bool can_cache, can_zero, can_fast_zero, can_flush;
+  _Atomic uint64_t changes;     /* those that have ended */
+  _Atomic uint64_t flushed;     /* so many of them */
 };
 
 struct store_below {
@@ -51,7 +55,7 @@ struct store_below {
   pthread_mutex_t refresh_lock; /* held while another one is opened */
 };
 
-static const struct context *
+static struct context *
 newest (const struct store_below *s)
 {
   return atomic_load_explicit (&s->context, memory_order_acquire);
@@ -64,9 +68,9 @@ static pthread_mutex_t serial_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct block_locks block_locks = BLOCK_LOCKS_INIT;
 
 /* Calls a function of the layer below; an expression that is 0 or -errno. */
-#define CALL(s, function, ...)                                          \
+#define CALL(s, c, function, ...)                                       \
   ({                                                                    \
-    nbdkit_next *next_ = newest (s)->next;                              \
+    nbdkit_next *next_ = (c)->next;                                     \
     int err_ = 0, r_;                                                   \
     if ((s)->serialize)                                                 \
       pthread_mutex_lock (&serial_lock);                                \
@@ -81,7 +85,7 @@ below_pread (struct store *store, void *buf, size_t count, uint64_t offset)
 {
   struct store_below *s = (struct store_below *) store;
 
-  return CALL (s, pread, buf, count, offset, 0);
+  return CALL (s, newest (s), pread, buf, count, offset, 0);
 }
 
 static int
@@ -106,8 +110,9 @@ static int
 below_cache (struct store *store, uint64_t count, uint64_t offset)
 {
   struct store_below *s = (struct store_below *) store;
+  struct context *c = newest (s);
 
-  return newest (s)->can_cache ? CALL (s, cache, count, offset, 0) : 0;
+  return c->can_cache ? CALL (s, c, cache, count, offset, 0) : 0;
 }
 
 static int
@@ -115,8 +120,11 @@ below_pwrite (struct store *store, const void *buf, size_t count,
              uint64_t offset)
 {
   struct store_below *s = (struct store_below *) store;
+  struct context *c = newest (s);
+  const int r = CALL (s, c, pwrite, buf, count, offset, 0);
 
-  return CALL (s, pwrite, buf, count, offset, 0);
+  c->changes++;
+  return r;
 }
 
 static int
@@ -124,14 +132,15 @@ below_zero (struct store *store, uint64_t count, uint64_t offset,
            unsigned flags)
 {
   struct store_below *s = (struct store_below *) store;
-  const struct context *c = newest (s);
+  struct context *c = newest (s);
   int r;
 
   if (!c->can_zero || ((flags & STORE_ZERO_FAST) && !c->can_fast_zero))
     return -ENOTSUP;
-  r = CALL (s, zero, count, offset,
+  r = CALL (s, c, zero, count, offset,
             (flags & STORE_ZERO_PUNCH ? NBDKIT_FLAG_MAY_TRIM : 0)
             | (flags & STORE_ZERO_FAST ? NBDKIT_FLAG_FAST_ZERO : 0));
+  c->changes++;
   return r == -EOPNOTSUPP ? -ENOTSUP : r;
 }
 
@@ -143,12 +152,28 @@ below_discard (struct store *store, uint64_t count, uint64_t offset)
   return -ENOTSUP;
 }
 
+/* Flushes the newest context in any case: what is durable then may be the change
+ * of a server before this one.
+ */
 static int
 below_flush (struct store *store)
 {
   struct store_below *s = (struct store_below *) store;
+  struct context *const first = newest (s);
+  int r = 0;
 
-  return newest (s)->can_flush ? CALL (s, flush, 0) : 0;
+  for (struct context *c = first; c && r == 0; c = c->older) {
+    const uint64_t changes = c->changes;
+
+    if (c != first && changes == c->flushed)
+      continue;
+    if (c->can_flush)
+      r = CALL (s, c, flush, 0);
+    /* Not before it has succeeded: another flush may look at it. */
+    if (r == 0)
+      c->flushed = changes;
+  }
+  return r;
 }
 
 static int
