@@ -23,7 +23,6 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "beneath.h"
 #include "file-id.h"
 #include "trees.h"
 
@@ -88,9 +87,12 @@ add_tree (struct trees *trees, const char *path, const struct stat *st,
     return is_shortage (errno) ? -errno : 0;
   if (trees->nr > 0 && strcmp (resolved, trees->tree[0].path) == 0)
     return 0;
-  fd = beneath_open_directory (resolved);
-  if (fd < 0)
-    return is_shortage (-fd) ? fd : 0;
+  /* A link that is followed here can only lead to a directory that does not
+   * hold the file.
+   */
+  fd = open (resolved, O_PATH | O_DIRECTORY | O_CLOEXEC);
+  if (fd == -1)
+    return is_shortage (errno) ? -errno : 0;
   if (!leads_to (fd, slash + 1, st, flags)) {
     close (fd);
     return 0;
