@@ -8,6 +8,7 @@ source "$lib/writing.sh"
 requires qemu-img --version
 requires_nbd_module
 cd "$tmp"
+requires_direct_io
 
 cat > writes.py <<'END'
 import nbd, os, sys
