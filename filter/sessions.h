@@ -37,7 +37,8 @@ struct session {
   unsigned waiting;             /* threads that wait for that */
   unsigned users;
   unsigned joined;              /* how many ever */
-  bool ending;                  /* nobody used it when settling began */
+  bool ending;                  /* settling for the first time since its last
+                                   user left */
   bool writable;                /* the files are, or are to be, open so */
   bool no_space;                /* settling has failed for want of it */
   bool records;                 /* a bitmap that is enabled */

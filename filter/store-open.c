@@ -112,13 +112,14 @@ open_nbd (const struct named_files *files, const char *uri, bool writable,
 #endif
 }
 
-static bool
+/* Does the file begin as a qcow2 image does?  1, 0 or -errno. */
+static int
 begins_like_qcow2 (struct store *file)
 {
   be32 magic;
+  const int r = store_pread (file, &magic, sizeof magic, 0);
 
-  return store_pread (file, &magic, sizeof magic, 0) == 0
-    && be32_get (magic) == QCOW2_MAGIC;
+  return r < 0 ? r : be32_get (magic) == QCOW2_MAGIC;
 }
 
 int
@@ -157,7 +158,8 @@ named_open_data (void *opaque, unsigned depth, const struct store *of,
   if (files->drop_cache && depth == 0)
     posix_fadvise (fd, 0, 0, POSIX_FADV_DONTNEED);
   r = make_store (files, &q, depth == 0, fd, path ? path : q.name, &st, store);
-  if (r == 0 && depth == 0 && config.data_file && begins_like_qcow2 (*store))
+  if (r == 0 && depth == 0 && config.data_file
+      && begins_like_qcow2 (*store) == 1)
     report_warning ("%s: the external data file %s, which "
                     "qcow2ext-data-file= names, is a qcow2 image; as a data "
                     "file it is overwritten with the disk's data",
@@ -228,12 +230,10 @@ check_format (const struct store *of, unsigned depth, struct store *file,
               enum image_format format)
 {
   const bool given = depth < config.nr_backing_formats;
-  bool is_qcow2;
-  be32 magic;
+  const int is_qcow2 = begins_like_qcow2 (file);
 
-  if (store_pread (file, &magic, sizeof magic, 0) < 0)
+  if (is_qcow2 < 0)
     return 0;
-  is_qcow2 = be32_get (magic) == QCOW2_MAGIC;
   if (format == IMAGE_QCOW2 && !is_qcow2) {
     report_error ("%s: the backing file %s is not a qcow2 image, as %s",
                   of->name, file->name, given ? "qcow2ext-backing-format= says"

@@ -177,13 +177,12 @@ open_below (struct store_switch *s, int readonly)
 {
   const struct path *p = &s->path;
   uint64_t before = 0, after = 0;
-  int r = 0;
+  unsigned looks = 0;
+  int r;
 
-  for (unsigned i = 0; i < LOOKS && r == 0 && (i == 0 || before != after);
-       i++) {
+  do {
     store_close (s->below);
-    before = after;
-    if (i == 0 && s->own)
+    if (s->own)
       store_get_size (s->own, &before);
     s->below = store_below_open (p->backend, NULL, s->store.name, readonly,
                                  p->serialize);
@@ -195,7 +194,7 @@ open_below (struct store_switch *s, int readonly)
       return be_far (s);
     r = path_looks_clear (s->below, s->own);
     store_get_size (s->own, &after);
-  }
+  } while (r == 0 && before != after && ++looks < LOOKS);
   if (r < 0) {
     nbdkit_error ("%s: the file cannot be read: %s", s->store.name,
                   strerror (-r));

@@ -87,8 +87,8 @@ add_tree (struct trees *trees, const char *path, const struct stat *st,
     return is_shortage (errno) ? -errno : 0;
   if (trees->nr > 0 && strcmp (resolved, trees->tree[0].path) == 0)
     return 0;
-  /* A link that is followed here can only lead to a directory that does not
-   * hold the file.
+  /* A link that is followed here leads to a directory that does not hold the
+   * file, as is seen below, or to one that does and may be a tree.
    */
   fd = open (resolved, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (fd == -1)
