@@ -16,8 +16,8 @@ base = "nbd+unix:///%s?socket=" + sys.argv[1]
 def read ():
     h = nbd.NBD ()
     h.connect_uri (base % "")
-    for i in range (100):
-        h.pread (65536, i * 65536)
+    for i in range (400):
+        h.pread (65536, i % 100 * 65536)
     h.shutdown ()
 reader = threading.Thread (target=read)
 reader.start ()
