@@ -1,10 +1,14 @@
-/* qcow2ext: a file that is replaced while it is opened, for
- * test-image-replaced.sh.
+/* qcow2ext: a file or a directory that is replaced while it is opened, for
+ * test-image-replaced.sh and test-data-file-allowed-swapped.sh.
  * SPDX-License-Identifier: BSD-3-Clause
  *
  * Goes before the C library (LD_PRELOAD).  If there is a file REPLACE_FILE with
  * ".N" behind its name, the Nth time that REPLACE_FILE is opened for reading or
  * writing from then on, the other one takes its name as soon as it is open.
+ *
+ * If there is something with the name REPLACE_DIRECTORY and ".new" behind it, it
+ * takes that name just before the directory, or / on the way to it, is opened
+ * with O_PATH.
  */
 
 #ifndef _GNU_SOURCE
@@ -45,6 +49,21 @@ opened (void)
   }
 }
 
+static void
+replace_directory (const char *path, int flags)
+{
+  const char *dir = getenv ("REPLACE_DIRECTORY");
+  char new[4096], old[4096];
+
+  if (dir == NULL || !(flags & O_PATH)
+      || (strcmp (path, "/") != 0 && strcmp (path, dir) != 0))
+    return;
+  snprintf (new, sizeof new, "%s.new", dir);
+  snprintf (old, sizeof old, "%s.old", dir);
+  if (access (new, F_OK) == 0 && rename (dir, old) == 0)
+    rename (new, dir);
+}
+
 /* Has fd been opened under the path of REPLACE_FILE? */
 static int
 is_it (int fd, int flags)
@@ -61,9 +80,11 @@ static int
 call (const char *name, const char *path, int flags, mode_t mode)
 {
   open_fn next = (open_fn) dlsym (RTLD_NEXT, name);
-  const int fd = next (path, flags, mode);
-  const int saved_errno = errno;
+  int fd, saved_errno;
 
+  replace_directory (path, flags);
+  fd = next (path, flags, mode);
+  saved_errno = errno;
   if (is_it (fd, flags))
     opened ();
   errno = saved_errno;
